@@ -1,0 +1,29 @@
+# Every target is one command; `make help` lists them.
+.PHONY: help build demo test lint bench-edge cross proto ci
+
+help: ## this list
+	@awk -F': ## ' '/^[a-z-]+:.*## / {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
+
+build: ## the three binaries, into bin/
+	go run ./internal/chores build
+
+demo: ## hub, bad link, edge and sensors; a cut, a kill -9, and the proof (DATA=dir replays recordings)
+	go run ./firmware-sim demo $(if $(DATA),--data $(DATA))
+
+test: ## all tests that need only Go
+	go run ./internal/chores test
+
+lint: ## formatting, vet, staticcheck, protobuf, generated code
+	go run ./internal/chores lint
+
+bench-edge: ## durable messages/s at the edge, beside mosquitto where it is installed
+	go run ./firmware-sim bench-edge
+
+cross: ## cross-compile for the edge's machines and macOS, print sizes
+	go run ./internal/chores cross
+
+proto: ## generate the code in proto/
+	go run ./internal/chores proto
+
+ci: ## everything CI checks
+	go run ./internal/chores ci

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+)
+
+// ci is the list of what must hold before a change lands, in the order in
+// which a failure is cheapest to find.
+func ci(ctx context.Context, out io.Writer, _ []string) error {
+	steps := [][]string{
+		{"go", "run", "./internal/chores", "build"},
+		{"go", "run", "./internal/chores", "test", "-count=1", "./..."},
+		{"go", "run", "./internal/chores", "test", "-count=1", "-short", "-race", "./pkg/...", "./internal/mqttfront/...", "./internal/uplink/...", "./internal/sensors/..."},
+		{"go", "run", "./internal/chores", "lint"},
+		{"go", "run", "./internal/chores", "cross"},
+		{"go", "run", "./firmware-sim", "demo"},
+		{"go", "run", "./firmware-sim", "bench-edge", "--short"},
+	}
+	for _, s := range steps {
+		begun := time.Now()
+		fmt.Fprintf(out, "\n=== %v\n", s)
+		if err := do(ctx, out, s...); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "=== %v: %s\n", s, time.Since(begun).Round(time.Second))
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// event is a line of go test -json.
+type event struct {
+	Action, Package, Test, Output string
+	ImportPath                    string // build output names the package here
+	Elapsed                       float64
+}
+
+// tally is what a test run comes to.
+type tally struct {
+	passed, failed int
+	skips          []string
+	output         map[string][]string // by package and test, kept until its end
+}
+
+func test(ctx context.Context, out io.Writer, args []string) error {
+	if len(args) == 0 {
+		args = []string{"./..."}
+	}
+	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-timeout", "20m"}, args...)...)
+	c.Stderr = out
+	pipe, err := c.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	t := tally{output: map[string][]string{}}
+	readErr := t.read(pipe, out)
+	err = c.Wait()
+	t.close(out)
+	if err := errors.Join(readErr, err); err != nil {
+		return err
+	}
+	if t.passed == 0 {
+		return errors.New("no test ran")
+	}
+	return nil
+}
+
+func (t *tally) read(r io.Reader, out io.Writer) error {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				fmt.Fprintf(out, "%s", line)
+			} else {
+				t.take(e, out)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tally) take(e event, out io.Writer) {
+	key := e.Package + " " + e.Test
+	short := strings.TrimPrefix(e.Package, "github.com/packetboat/packetboat/")
+	switch e.Action {
+	case "output":
+		t.output[key] = append(t.output[key], e.Output)
+		return
+	case "build-output":
+		fmt.Fprint(out, e.Output)
+		return
+	case "pass", "fail", "skip":
+	default:
+		return
+	}
+	switch {
+	case e.Test == "" && e.Action == "skip":
+		fmt.Fprintf(out, "  --  %s: no test files\n", short)
+	case e.Test == "":
+		fmt.Fprintf(out, "%s  %s %.1fs\n", e.Action, short, e.Elapsed)
+		if e.Action == "fail" {
+			fmt.Fprint(out, strings.Join(t.output[key], ""))
+		}
+	case e.Action == "pass":
+		t.passed++
+	case e.Action == "fail":
+		t.failed++
+		fmt.Fprintf(out, "FAIL  %s %s\n%s", short, e.Test, strings.Join(t.output[key], ""))
+	case e.Action == "skip":
+		t.skips = append(t.skips, short+" "+e.Test+": "+reason(t.output[key]))
+	}
+	delete(t.output, key)
+}
+
+// reason finds what the test said when it skipped.
+func reason(lines []string) string {
+	for _, l := range lines {
+		l = strings.TrimSpace(l)
+		if strings.HasPrefix(l, "---") || strings.HasPrefix(l, "===") {
+			continue
+		}
+		if _, said, ok := strings.Cut(l, ".go:"); ok {
+			_, said, _ = strings.Cut(said, ": ")
+			return said
+		}
+	}
+	return "gave no reason"
+}
+
+func (t *tally) close(out io.Writer) {
+	if len(t.skips) > 0 {
+		fmt.Fprintf(out, "\nskipped, and why:\n")
+		for _, s := range t.skips {
+			fmt.Fprintf(out, "  %s\n", s)
+		}
+	}
+	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", t.passed, t.failed, len(t.skips))
+	if os.Getenv("CI") != "" && len(t.skips) > 0 {
+		fmt.Fprintln(out, "note: a skip in CI wants a look")
+	}
+}
