@@ -1,0 +1,117 @@
+package mqttfront
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// Handler decides who may connect. The front calls it from the goroutine of
+// the connection; many calls run at the same time.
+type Handler interface {
+	// Connect admits or refuses a client. It may block until ctx ends, which it
+	// does after Options.ConnectTimeout or when the connection is gone. An
+	// error that is a *Refusal is told to the client in its own words; any other
+	// becomes ServerUnavailable and its text stays here. After a nil error the
+	// front calls Session.Close exactly once.
+	Connect(ctx context.Context, p *Peer) (Session, Welcome, error)
+}
+
+// Session is what a Handler made of one connection.
+type Session interface {
+	// Publish takes a message: from the connection's reader, in the order of
+	// arrival, never two at a time. It must not block, and must see to it that
+	// settle is called once. p and all it points to are valid until then.
+	Publish(p *Publish, settle Settle)
+	// Subscribe reports whether the client may subscribe to filter. It may be
+	// called beside Publish of the same session, not after Close.
+	Subscribe(filter string) bool
+	// Close says that the connection has ended and why. It is called once,
+	// after the last Publish has returned; settles may still be due.
+	Close(reason error)
+}
+
+// Peer is a client that asks to be let in.
+type Peer struct {
+	// ClientID is never empty: a client that brings none is given one.
+	ClientID string
+	Username string
+	Password []byte
+	// Version is the MQTT protocol level: 3 (MQTT 3.1), 4 (3.1.1) or 5.
+	Version    byte
+	CleanStart bool
+	// KeepAlive in seconds; 0: none.
+	KeepAlive uint16
+	// User are the user properties of CONNECT.
+	User []stream.Property
+	// Will is the message to publish when the connection breaks, nil for none.
+	// A Handler may set it to nil: then nothing is published.
+	Will   *Publish
+	Remote net.Addr
+	// TLS is nil on a plain connection.
+	TLS *tls.ConnectionState
+	// Disconnect ends the connection: MQTT 5 clients are told code and reason.
+	// It returns at once, may be called from any goroutine and more than once;
+	// the first call decides. After it returned no new Publish begins.
+	Disconnect func(code byte, reason string)
+}
+
+// Welcome is what an admitted MQTT 5 client is told beyond the front's own.
+type Welcome struct {
+	// ReceiveMaximum is how many QoS 1 messages the client may have in flight,
+	// at most Options.MaxInflightMessages (0 too).
+	ReceiveMaximum uint16
+	// MaximumPacketSize in bytes, at most Options.MaxPacketSize (0 too).
+	MaximumPacketSize uint32
+	// User become user properties of CONNACK.
+	User []stream.Property
+}
+
+// Refusal is the error by which a Handler refuses a client. MQTT 3.1.1 clients
+// are told the nearest of their five return codes.
+type Refusal struct {
+	// Code is a CONNACK reason code, 0x80 or above.
+	Code            byte
+	Reason          string
+	ServerReference string
+	User            []stream.Property
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("client refused with code 0x%02x: %s", r.Code, r.Reason)
+}
+
+// Publish is one message from a client.
+type Publish struct {
+	// Topic is a valid topic name, aliases resolved, that does not begin with $.
+	Topic   string
+	Payload []byte
+	QoS     byte
+	Retain  bool
+	Dup     bool
+	// Will marks the last will of a connection that broke.
+	Will bool
+	// Properties is nil when the message has none worth keeping.
+	Properties *stream.Properties
+}
+
+// Settle answers for one message. It is called once, from any goroutine, for
+// QoS 0 too, and does not block; a second call is counted and does nothing.
+type Settle func(Result)
+
+// Result is the fate of a message.
+type Result struct {
+	// Code is the PUBACK reason code. 0x80 and above is a refusal: an MQTT 5
+	// client is told; a connection of an older version is closed.
+	Code byte
+	// User become user properties of an MQTT 5 PUBACK, if they fit.
+	User []stream.Property
+	// NoFanOut keeps the message from local subscribers and the retained store.
+	NoFanOut bool
+	// Withhold sends no acknowledgement and closes the connection, so that the
+	// client sends the message again: for what cannot be promised now.
+	Withhold bool
+}
