@@ -1,0 +1,102 @@
+package buffer
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// The errors that a caller tells apart with errors.Is. They come wrapped with
+// what was tried and where.
+var (
+	// ErrLocked: another process has the directory open.
+	ErrLocked = errors.New("journal is in use by another process")
+	// ErrFull: the byte limit is reached and nothing may be evicted.
+	ErrFull = errors.New("journal is full")
+	// ErrBusy: Options.MaxPending bytes wait for the disk already.
+	ErrBusy = errors.New("too much waits for the disk")
+	// ErrDisk: the disk refuses to write; the next attempt comes by itself.
+	ErrDisk = errors.New("disk refuses the journal")
+	// ErrClosed: the buffer has stopped.
+	ErrClosed = errors.New("buffer is closed")
+	// ErrTooLarge: the message can never fit a frame.
+	ErrTooLarge = errors.New("message is too large for the journal")
+	// ErrDamaged: the directory holds a journal that cannot be opened.
+	ErrDamaged = errors.New("journal is damaged")
+	// ErrVersion: a newer Packetboat wrote the journal.
+	ErrVersion = errors.New("journal has a newer format")
+)
+
+// MaxMessageBytes is the largest message that Append takes, encoded: topic,
+// payload and properties together. Segments under 2 MiB take less: an eighth of
+// a segment.
+const MaxMessageBytes = 256 << 10
+
+// Overflow says what a lane does when the byte limit is reached.
+type Overflow uint8
+
+// The ways to overflow.
+const (
+	// EvictOldest gives up the lane's oldest messages, with a loss record.
+	EvictOldest Overflow = 0
+	// RefuseNew keeps what is stored; Append returns ErrFull.
+	RefuseNew Overflow = 1
+)
+
+// LaneOptions are the settings of one lane.
+type LaneOptions struct{ Overflow Overflow }
+
+// Options configure Open. The zero value of each field but Dir means its default.
+type Options struct {
+	// Dir holds the journal; it is made if missing.
+	Dir string
+	// MaxBytes bounds all journal files together; default 1 GiB.
+	MaxBytes int64
+	// SegmentBytes is the size of one journal file; default 4 MiB, adjusted
+	// where MaxBytes asks for smaller or larger files. A multiple of 4 KiB.
+	SegmentBytes int64
+	// Lanes holds what differs from the default; a lane not named evicts.
+	Lanes map[stream.Lane]LaneOptions
+	// LazySync is the longest time that QoS 0 messages and settle state wait
+	// for a sync; default 100 ms.
+	LazySync time.Duration
+	// MaxPending bounds the bytes appended and not yet synced; default 16 MiB.
+	MaxPending int64
+	// Logger gets state changes, no line per message; default: none.
+	Logger *slog.Logger
+}
+
+// Backlog is what waits in a lane.
+type Backlog struct {
+	Messages int64
+	// Bytes is the encoded size of the messages; an estimate after numbers were
+	// settled or evicted that Next had not handed out.
+	Bytes int64
+	// OldestAppend is when the oldest of them was appended (for what an earlier
+	// process appended: when this one opened the buffer); zero when empty.
+	OldestAppend time.Time
+}
+
+// Limit bounds a batch; 0 means the buffer's own bound (65,536 messages, 1 MiB
+// encoded). A batch has at least one message.
+type Limit struct{ Messages, Bytes int }
+
+// Answer is what a log says of an epoch's lane.
+type Answer struct {
+	// By is the log that answers.
+	By stream.LogID
+	// Settled are the numbers that are in the log or declared lost there.
+	Settled stream.RangeSet
+	// Lost is the part of Settled that the log counts as lost.
+	Lost stream.RangeSet
+}
+
+// LedgerEntry is a run of numbers that were given up.
+type LedgerEntry struct {
+	stream.ID
+	stream.Loss
+	// Declared: a log has taken the loss into its coverage.
+	Declared bool
+}
