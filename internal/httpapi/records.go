@@ -1,0 +1,74 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/packetboat/packetboat/pkg/commitlog"
+)
+
+// ContentTypeLines is the content type of records: a JSON object per line.
+const ContentTypeLines = "application/x-ndjson"
+
+// records streams what the log holds, one line per record.
+func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	rq, err := parseRecordQuery(q)
+	if err != nil {
+		return err
+	}
+	select {
+	case a.readers <- struct{}{}:
+		defer func() { <-a.readers }()
+	default:
+		p := problem(http.StatusServiceUnavailable, "readers", "too many readers at once", "try again in a moment")
+		p.retryAfter = 5 * time.Second
+		return p
+	}
+	h := w.Header()
+	h.Set("Content-Type", ContentTypeLines)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Packetboat-Log", a.o.Log.ID().String())
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	w.WriteHeader(http.StatusOK)
+	if rq.filter.Follow {
+		_ = http.NewResponseController(w).Flush() // the reader learns at once that it is being served
+	}
+	out := newLineWriter(w, a.o.Patience, a.o.Heartbeat)
+	if err := a.copyRecords(out, r, &rq); err != nil && r.Context().Err() == nil {
+		// The head is sent: the last line says what happened.
+		p := a.problemOf(r, err)
+		a.failed.Add(1)
+		_ = out.Append(func(b []byte) []byte { return appendProblem(b, p) })
+	}
+	if out.Close() != nil && r.Context().Err() == nil {
+		a.cutOff.Add(1)
+		a.o.Logger.Warn("cut off a reader that stopped reading", "remote", r.RemoteAddr, "patience", a.o.Patience)
+		// The connection's place in the response is lost: it must not be used again.
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// copyRecords ends without error when the reader went away or stopped reading.
+func (a *API) copyRecords(out *lineWriter, r *http.Request, rq *recordQuery) error {
+	cursor, n := rq.cursor, int64(0)
+	for s, err := range a.o.Log.Read(r.Context(), rq.cursor, rq.filter) {
+		if err != nil {
+			return err
+		}
+		cursor.Advance(&s)
+		if out.Append(func(b []byte) []byte { return appendLine(b, NewLine(&s, cursor.String())) }) != nil {
+			return nil
+		}
+		a.lines.Add(1)
+		if n++; n == rq.limit {
+			return nil
+		}
+	}
+	return nil
+}
+
+var _ Log = commitlog.Log(nil)
