@@ -22,29 +22,31 @@ var rows = map[string]int{
 	"internal/chores": 9,
 	"internal/e2e":    9,
 
-	"cmd/edge":     5,
-	"cmd/hub":      5,
-	"firmware-sim": 5,
+	"cmd/edge":     6,
+	"cmd/hub":      6,
+	"firmware-sim": 6,
 
-	"internal/edge":        4,
-	"internal/hub":         4,
+	"firmware-sim/bench": 5,
+	"firmware-sim/demo":  5,
+
+	"internal/edge":      4,
+	"internal/hub":       4,
+	"firmware-sim/prove": 4,
+
+	"internal/uplink":      3,
+	"internal/sensors":     3,
+	"pkg/ingest":           3,
+	"internal/httpapi":     3,
+	"internal/audit":       3,
 	"firmware-sim/signals": 3,
-	"firmware-sim/prove":   4,
-	"firmware-sim/bench":   4,
-	"firmware-sim/demo":    4,
 
-	"internal/uplink":        3,
-	"internal/sensors":       3,
-	"pkg/ingest":             3,
-	"internal/httpapi":       3,
-	"internal/audit":         3,
-	"internal/rig/badlink":   3,
-	"internal/rig/recording": 3,
-	"internal/rig/receipts":  3,
-
-	"pkg/buffer":          2,
-	"pkg/commitlog/local": 2,
-	"internal/mqttfront":  2,
+	"pkg/buffer":             2,
+	"pkg/commitlog/local":    2,
+	"internal/mqttfront":     2,
+	"internal/rig/badlink":   2,
+	"internal/rig/recording": 2,
+	"internal/rig/receipts":  2,
+	"internal/rig/publisher": 2,
 
 	"pkg/commitlog":         1,
 	"pkg/commitlog/logtest": 2, // the contract's test suite, imported by tests only
@@ -142,7 +144,7 @@ func TestImportsGoDown(t *testing.T) {
 
 // The verifier shares with what it judges only the words and the readers.
 func TestProofStandsApart(t *testing.T) {
-	may := map[string]bool{"pkg/stream": true, "internal/rig/receipts": true, "internal/httpapi": true, "internal/cli": true}
+	may := map[string]bool{"pkg/stream": true, "pkg/commitlog": true, "internal/rig/receipts": true, "internal/httpapi": true, "internal/cli": true}
 	for _, s := range sources(t) {
 		if s.dir != "firmware-sim/prove" || s.test {
 			continue
