@@ -72,9 +72,13 @@ func syntaxError(err error) *Violation {
 	v := &Violation{Message: strings.TrimPrefix(text, "yaml: ")}
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		v.Message = m[2]
-		if v.Line, _ = strconv.Atoi(m[1]); v.Line > 0 {
-			v.Column = 1
+		v.Line, _ = strconv.Atoi(m[1])
+		// The parser leaves out the number of the first line; errors of the
+		// encoding have none.
+		if v.Line == 0 && !strings.Contains(text, "octet") && !strings.Contains(text, "control char") && !strings.Contains(text, "UTF") {
+			v.Line = 1
 		}
+		v.Column = min(v.Line, 1)
 	}
 	v.Message = "not YAML: " + v.Message
 	if strings.Contains(text, "found character that cannot start any token") {
