@@ -265,10 +265,11 @@ func (c *Client) Lines(ctx context.Context, from commitlog.Cursor, f commitlog.F
 				yield(nil, p)
 				return
 			}
+			quiet.Stop() // the time that the caller takes is not the hub's
 			if !yield(line, nil) {
 				return
 			}
-			quiet.Reset(silence) // the time that the caller took is not the hub's
+			quiet.Reset(silence)
 		}
 		if err := in.Err(); err != nil {
 			if cause := context.Cause(ctx); cause != nil {

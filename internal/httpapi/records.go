@@ -33,6 +33,9 @@ func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		return nil
 	}
 	w.WriteHeader(http.StatusOK)
+	// The server's limit on reading a request must not end a long answer: its
+	// watch for the reader going away is a read too.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	if rq.filter.Follow {
 		_ = http.NewResponseController(w).Flush() // the reader learns at once that it is being served
 	}

@@ -1,0 +1,191 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	"github.com/packetboat/packetboat/internal/mqttfront"
+	"github.com/packetboat/packetboat/internal/wire"
+	"github.com/packetboat/packetboat/pkg/ingest"
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// bridge makes ingest sessions of MQTT connections: mqttfront knows no device,
+// ingest knows no MQTT.
+type bridge struct {
+	ingest  *ingest.Ingest
+	devices *devices
+	log     *slog.Logger
+	stats   bridgeStats
+}
+
+// bridgeStats counts what was refused before ingest saw it.
+type bridgeStats struct {
+	connects                                     atomic.Int64
+	badID, badSecret, badVersion, badHello, busy atomic.Int64
+	foreignTopic, badQoS, foreignFilter          atomic.Int64
+}
+
+// Connect admits a device: its id, then its secret, then what it says of
+// itself. A client that does not prove who it is learns nothing of any device.
+func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Session, mqttfront.Welcome, error) {
+	p.Will = nil // nothing is published in a device's name but its batches
+	hello, err := b.check(p)
+	if err != nil {
+		return nil, mqttfront.Welcome{}, err
+	}
+	hello.Revoke = func(reason string) { p.Disconnect(revokeCode(reason), reason) }
+	ing, welcome, err := b.ingest.Connect(ctx, hello)
+	if err != nil {
+		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
+	}
+	b.stats.connects.Add(1)
+	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "epochs_held", len(hello.Held))
+	s := &session{bridge: b, device: hello.Device, ingest: ing,
+		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
+	return s, mqttfront.Welcome{
+		ReceiveMaximum:    uint16(min(welcome.WindowMessages, 65535)),
+		MaximumPacketSize: uint32(welcome.PacketBytes),
+		User:              append([]stream.Property{wire.FormatLogID(welcome.Log)}, wire.FormatCoverage(welcome.Coverage)...),
+	}, nil
+}
+
+// check reads CONNECT. The order matters: nothing behind the secret is looked
+// at for a client that does not have it.
+func (b *bridge) check(p *mqttfront.Peer) (h ingest.Hello, err error) {
+	refuse := func(n *atomic.Int64, code byte, reason string, err error) error {
+		n.Add(1)
+		b.log.Warn("connection refused", "client_id", clip(p.ClientID), "remote", addr(p.Remote), "reason", reason, "error", err)
+		return &mqttfront.Refusal{Code: code, Reason: reason}
+	}
+	if err := stream.CheckDeviceID(p.ClientID); err != nil {
+		return h, refuse(&b.stats.badID, mqttfront.ClientIDNotValid, stream.ErrDeviceID.Error(), nil)
+	}
+	if p.Username != "" && p.Username != p.ClientID {
+		return h, refuse(&b.stats.badSecret, mqttfront.BadUsernameOrPassword, "the user name must be the client id", nil)
+	}
+	if !b.devices.admit(p.ClientID, p.Password, p.Remote) {
+		code := mqttfront.BadUsernameOrPassword
+		if len(p.Password) == 0 {
+			code = mqttfront.NotAuthorized
+		}
+		return h, refuse(&b.stats.badSecret, code, "device id and secret are not accepted", nil)
+	}
+	version, err := wire.ParseVersion(p.User)
+	if err != nil || version < 1 || version > ingest.Version {
+		return h, refuse(&b.stats.badVersion, mqttfront.UnsupportedProtocolVersion, "this hub speaks pb-version 1", err)
+	}
+	held, err := wire.ParseHeld(p.User)
+	if err != nil {
+		return h, refuse(&b.stats.badHello, mqttfront.ProtocolError, "pb-held is malformed", err)
+	}
+	return ingest.Hello{Device: p.ClientID, Version: version, Held: held, Partial: wire.HeldIsPartial(p.User)}, nil
+}
+
+// refusal tells a device why ingest does not take it.
+func (b *bridge) refusal(device string, err error) error {
+	var busy *ingest.BusyError
+	switch {
+	case errors.As(err, &busy):
+		b.stats.busy.Add(1)
+		b.log.Info("device asked to come again", "device", device, "reason", busy.Reason.String(), "retry_after", busy.RetryAfter)
+		code := mqttfront.ServerBusy
+		if busy.Reason == ingest.BusyBudget {
+			code = mqttfront.QuotaExceeded
+		}
+		return &mqttfront.Refusal{Code: code, Reason: "busy: " + busy.Reason.String(), User: []stream.Property{wire.FormatRetryAfter(busy.RetryAfter)}}
+	case errors.Is(err, ingest.ErrHello):
+		b.stats.badHello.Add(1)
+		b.log.Warn("connection refused", "client_id", device, "error", err)
+		return &mqttfront.Refusal{Code: mqttfront.ProtocolError, Reason: "what the device says it holds is not valid"}
+	}
+	return err // the front says "unavailable" and keeps the text to itself
+}
+
+// session is one admitted connection.
+type session struct {
+	bridge   *bridge
+	device   string
+	ingest   *ingest.Session
+	up, down string
+}
+
+// Publish hands a batch to ingest. Everything but a QoS 1 PUBLISH to the
+// device's own topic is refused and counted.
+func (s *session) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
+	switch {
+	case p.Topic != s.up:
+		s.refuse(&s.bridge.stats.foreignTopic, "foreign topic", p.Topic)
+		settle(mqttfront.Result{Code: mqttfront.NotAuthorized})
+	case p.QoS != 1:
+		// Nothing could be promised for it: QoS 0 has no acknowledgement.
+		s.refuse(&s.bridge.stats.badQoS, "batch is not QoS 1", p.Topic)
+		settle(mqttfront.Result{Code: mqttfront.QoSNotSupported})
+	default:
+		s.ingest.Submit(p.Payload, func(o ingest.Outcome) { settle(result(o)) })
+	}
+}
+
+// Subscribe lets a device listen below its own id only.
+func (s *session) Subscribe(filter string) bool {
+	if filter == s.down || strings.HasPrefix(filter, s.down+"/") {
+		return true
+	}
+	s.refuse(&s.bridge.stats.foreignFilter, "foreign topic filter", filter)
+	return false
+}
+
+// refuse counts, and logs at debug level: a device may do it at any rate.
+func (s *session) refuse(n *atomic.Int64, why, topic string) {
+	n.Add(1)
+	s.bridge.log.Debug("refused", "device", s.device, "reason", why, "topic", clip(topic))
+}
+
+// Close ends the ingest session; what is pending is still settled.
+func (s *session) Close(reason error) {
+	s.ingest.Close()
+	s.bridge.log.Info("device disconnected", "device", s.device, "reason", reason)
+}
+
+// result is a PUBACK of an outcome.
+func result(o ingest.Outcome) mqttfront.Result {
+	switch o.Code {
+	case ingest.Settled:
+		return mqttfront.Result{Code: mqttfront.Success, User: wire.FormatAnswer(o.Lost, o.In)}
+	case ingest.Refused:
+		return mqttfront.Result{Code: mqttfront.QuotaExceeded, User: []stream.Property{wire.FormatRetryAfter(o.RetryAfter)}}
+	}
+	return mqttfront.Result{Code: mqttfront.PayloadFormatInvalid}
+}
+
+// revokeCode is the DISCONNECT code for the reason of a revocation.
+func revokeCode(reason string) byte {
+	switch reason {
+	case ingest.RevokedTakeover.String():
+		return mqttfront.SessionTakenOver
+	case ingest.RevokedWindow.String():
+		return mqttfront.ReceiveMaximumExceeded
+	case ingest.RevokedStopped.String():
+		return mqttfront.ServerShuttingDown
+	}
+	return mqttfront.ServerBusy // the shard's ownership or the log's incarnation changed: come again
+}
+
+// clip bounds what a log line repeats of what a client sent.
+func clip(s string) string {
+	if len(s) > 80 {
+		return strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return s
+}
+
+func addr(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}

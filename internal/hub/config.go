@@ -1,0 +1,170 @@
+package hub
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/packetboat/packetboat/internal/config"
+	"github.com/packetboat/packetboat/internal/obs"
+	"github.com/packetboat/packetboat/pkg/commitlog"
+)
+
+// EnvPrefix begins every environment variable of the hub's configuration.
+const EnvPrefix = "PACKETBOAT_HUB"
+
+// Off is the address of a listener that is not wanted.
+const Off = "off"
+
+// Config is the hub's configuration. Make it with Defaults and Load.
+type Config struct {
+	Listen         Listen        `yaml:"listen"`
+	DataDir        string        `yaml:"data_dir" doc:"where the commit log and the devices file live"`
+	TLS            TLS           `yaml:"tls"`
+	DevicesFile    string        `yaml:"devices_file" doc:"ids and hashed secrets of devices; default: devices in data_dir"`
+	AllowAnonymous bool          `yaml:"allow_anonymous" doc:"let devices in that have no secret, from anywhere"`
+	Store          Store         `yaml:"store"`
+	Limits         Limits        `yaml:"limits"`
+	Log            obs.LogConfig `yaml:"log"`
+}
+
+// Listen names addresses, host:port or "off".
+type Listen struct {
+	MQTT       string `yaml:"mqtt" doc:"where devices connect, without TLS"`
+	MQTTS      string `yaml:"mqtts" doc:"where devices connect with TLS; default: 127.0.0.1:8884 when tls names its files, else off"`
+	HTTP       string `yaml:"http" doc:"API, metrics and health"`
+	HTTPPublic bool   `yaml:"http_public" doc:"serve HTTP, which asks nobody for a name, beyond loopback"`
+}
+
+// TLS names PEM files; they are read again when they change.
+type TLS struct {
+	CertFile string `yaml:"cert_file" doc:"certificate chain, the hub's own first"`
+	KeyFile  string `yaml:"key_file" doc:"its private key"`
+}
+
+// Store configures the embedded log.
+type Store struct {
+	Shards    int          `yaml:"shards" doc:"shards of a new log; fixed once it exists"`
+	Retention Retention    `yaml:"retention"`
+	MinFree   config.Bytes `yaml:"min_free" doc:"free disk space below which batches are refused"`
+}
+
+// Retention says when records are deleted; what was settled is never forgotten.
+type Retention struct {
+	MaxAge   config.Duration `yaml:"max_age" doc:"delete records received longer ago; 0: never"`
+	MaxBytes config.Bytes    `yaml:"max_bytes" doc:"delete the oldest records beyond this size; 0: never"`
+}
+
+// Limits bound memory and connections.
+type Limits struct {
+	WindowMessages int          `yaml:"window_messages" doc:"batches of a device that may wait for their answer"`
+	PacketBytes    config.Bytes `yaml:"packet_bytes" doc:"largest MQTT packet of a device"`
+	TotalBytes     config.Bytes `yaml:"total_bytes" doc:"memory for batches of all devices that are not settled; beyond it batches are refused"`
+	MaxDevices     int          `yaml:"max_devices" doc:"connections at once"`
+}
+
+// Defaults are a hub on loopback with its log in the working directory.
+func Defaults() Config {
+	return Config{
+		Listen:  Listen{MQTT: "127.0.0.1:1884", HTTP: "127.0.0.1:8460"},
+		DataDir: "packetboat-hub-data",
+		Store:   Store{Shards: 8, MinFree: 512 << 20},
+		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
+		Log:     obs.DefaultLog(),
+	}
+}
+
+// limits of the configuration: key, least, most, and why.
+var limits = []struct {
+	key         string
+	get         func(*Config) int64
+	least, most int64
+	bytes       bool
+	why         string
+}{
+	{"store.shards", func(c *Config) int64 { return int64(c.Store.Shards) }, 1, commitlog.MaxShards, false, "a log has at least one shard; more than the disk can serve at once gain nothing"},
+	{"store.min_free", func(c *Config) int64 { return int64(c.Store.MinFree) }, 64 << 20, 1 << 50, true, "the log's files are mapped into memory: a full disk would end the process"},
+	{"limits.window_messages", func(c *Config) int64 { return int64(c.Limits.WindowMessages) }, 1, 65535, false, "it is MQTT's Receive Maximum"},
+	// CONNECT itself may carry 60 KB of ranges that the edge holds.
+	{"limits.packet_bytes", func(c *Config) int64 { return int64(c.Limits.PacketBytes) }, 128 << 10, 4 << 20, true, "CONNECT alone may need 128KiB, and a batch has to fit into one transaction"},
+	{"limits.total_bytes", func(c *Config) int64 { return int64(c.Limits.TotalBytes) }, 8 << 20, 1 << 40, true, "a few batches have to fit"},
+	{"limits.max_devices", func(c *Config) int64 { return int64(c.Limits.MaxDevices) }, 1, 1_000_000, false, "each one is a file descriptor"},
+}
+
+// Check reports what is wrong beyond the types of single keys.
+func (c *Config) Check(r *config.Report) {
+	for _, l := range limits {
+		n, least, most := l.get(c), strconv.FormatInt(l.least, 10), strconv.FormatInt(l.most, 10)
+		if l.bytes {
+			least, most = config.Bytes(l.least).String(), config.Bytes(l.most).String()
+		}
+		if n < l.least || n > l.most {
+			r.Add(l.key, fmt.Sprintf("is out of range: %s to %s", least, most), l.why)
+		}
+	}
+	if c.DataDir == "" {
+		r.Add("data_dir", "is empty", "name a directory that the hub may write to")
+	}
+	if age := time.Duration(c.Store.Retention.MaxAge); age > 0 && age < time.Minute {
+		r.Add("store.retention.max_age", "is shorter than a minute", "0 keeps records for ever")
+	}
+	if n := c.Store.Retention.MaxBytes; n > 0 && n < 16<<20 {
+		r.Add("store.retention.max_bytes", "is less than 16MiB", "0 keeps records for ever")
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		r.Add("tls", "names only one of cert_file and key_file", "TLS needs both, cleartext neither")
+	}
+	c.Listen.check(r, c.TLS.CertFile != "")
+}
+
+func (l *Listen) check(r *config.Report, tls bool) {
+	for _, a := range []struct{ key, addr string }{{"mqtt", l.MQTT}, {"mqtts", l.MQTTS}, {"http", l.HTTP}} {
+		if a.addr == Off || a.addr == "" && a.key == "mqtts" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(a.addr)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 {
+			r.Add("listen."+a.key, fmt.Sprintf("%q is not an address", a.addr), `write host:port, as 127.0.0.1:1884, or "off"`)
+		} else if a.key == "http" && !isLoopback(host) && !l.HTTPPublic {
+			r.Add("listen.http", "is reachable from elsewhere, and HTTP asks nobody for a name",
+				"keep it on 127.0.0.1, or set listen.http_public: true where the network may read everything")
+		}
+	}
+	if l.MQTTS != "" && l.MQTTS != Off && !tls {
+		r.Add("listen.mqtts", "needs a certificate", "set tls.cert_file and tls.key_file")
+	}
+	if l.MQTT == Off && (l.MQTTS == Off || l.MQTTS == "" && !tls) {
+		r.Add("listen.mqtt", "no device could connect: mqtt and mqtts are off", "")
+	}
+}
+
+// mqtts is the address of the TLS listener, Off for none.
+func (c *Config) mqtts() string {
+	switch {
+	case c.Listen.MQTTS != "":
+		return c.Listen.MQTTS
+	case c.TLS.CertFile != "":
+		return "127.0.0.1:8884"
+	}
+	return Off
+}
+
+// devicesFile is where ids and hashed secrets are.
+func (c *Config) devicesFile() string {
+	if c.DevicesFile != "" {
+		return c.DevicesFile
+	}
+	return filepath.Join(c.DataDir, "devices")
+}
+
+// logDir is where the embedded log lives.
+func (c *Config) logDir() string { return filepath.Join(c.DataDir, "log") }
+
+// isLoopback reports whether a listener on host is reachable from this machine
+// only. A name is looked up by nobody here: only localhost is trusted to be it.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
