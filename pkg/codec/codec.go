@@ -3,14 +3,14 @@
 //
 // It promises that what comes back is what went in, to the byte, or an error,
 // and that a hostile body neither panics nor takes more memory than its limits
-// allow. It is pure: it starts no goroutine, reads no clock and does no I/O. It
-// knows neither streams nor batches: what is around a body is the caller's.
+// allow. It is pure: it starts no goroutine of its own, reads no clock and does
+// no I/O. It knows neither streams nor batches: what is around a body is the
+// caller's. docs/protocol.md says every byte.
 package codec
 
 import (
 	"errors"
-
-	"github.com/packetboat/packetboat/pkg/stream"
+	"fmt"
 )
 
 // ID names what encoded a body. The numbers stand on the link and in the log.
@@ -19,7 +19,15 @@ type ID uint8
 // Rows is codec 1: rows in columns, plain or in a zstd frame.
 const Rows ID = 1
 
-// Limits bound what a decoder makes of a body. A zero field takes the default.
+func (id ID) String() string {
+	if id == Rows {
+		return "rows"
+	}
+	return fmt.Sprintf("codec(%d)", uint8(id))
+}
+
+// Limits bound what a decoder makes of a body. A zero field takes the default;
+// one above the default is cut to it.
 type Limits struct {
 	// Records is the most records of one body; default MaxRecords.
 	Records int
@@ -39,24 +47,18 @@ var (
 	ErrCorrupt = errors.New("codec: body is corrupt")
 	// ErrTooLarge says that a body holds more than the limits allow.
 	ErrTooLarge = errors.New("codec: body exceeds the limits")
-	// ErrInvalid says that a record cannot be encoded.
-	ErrInvalid = errors.New("codec: record cannot be encoded")
+	// ErrInvalid says that records cannot be encoded.
+	ErrInvalid = errors.New("codec: records cannot be encoded")
 )
 
-// AppendRows appends the body of recs to dst. Their numbers are not in it. seed
-// goes into the body's check: DecodeRows must be given the same.
-func AppendRows(dst []byte, recs []stream.Record, seed uint32) ([]byte, error) { panic("stub") }
-
-// DecodeRows reads a body of count records, the first of which has the number
-// first. The records' memory is the caller's; it does not alias body.
-func DecodeRows(body []byte, first uint64, count int, seed uint32, limits Limits) ([]stream.Record, error) {
-	panic("stub")
+func (l Limits) withDefaults() Limits {
+	if l.Records <= 0 || l.Records > MaxRecords {
+		l.Records = MaxRecords
+	}
+	if l.Bytes <= 0 || l.Bytes > MaxBytes {
+		l.Bytes = MaxBytes
+	}
+	return l
 }
 
-// AppendBlock appends a self-contained block of recs to dst: it names its codec
-// and holds the records' numbers, which must ascend and may have holes.
-func AppendBlock(dst []byte, recs []stream.Record) ([]byte, error) { panic("stub") }
-
-// DecodeBlock reads what AppendBlock wrote. The records' memory is the
-// caller's; it does not alias block.
-func DecodeBlock(block []byte, limits Limits) ([]stream.Record, error) { panic("stub") }
+func corrupt(what string) error { return fmt.Errorf("%w: %s", ErrCorrupt, what) }
