@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
@@ -46,10 +48,12 @@ func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		a.failed.Add(1)
 		_ = out.Append(func(b []byte) []byte { return appendProblem(b, p) })
 	}
-	if out.Close() != nil && r.Context().Err() == nil {
-		a.cutOff.Add(1)
-		a.o.Logger.Warn("cut off a reader that stopped reading", "remote", r.RemoteAddr, "patience", a.o.Patience)
-		// The connection's place in the response is lost: it must not be used again.
+	if err := out.Close(); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			a.cutOff.Add(1)
+			a.o.Logger.Warn("cut off a reader that stopped reading", "remote", r.RemoteAddr, "patience", a.o.Patience)
+		}
+		// What was sent must not look like a whole answer.
 		panic(http.ErrAbortHandler)
 	}
 	return nil
