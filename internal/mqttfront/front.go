@@ -1,10 +1,14 @@
 package mqttfront
 
 import (
-	"context"
+	"hash/maphash"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 // Options say how a Front behaves. The zero value of a field means its default.
@@ -12,14 +16,14 @@ type Options struct {
 	// Listeners are owned by the front from New on. Those made by tls.Listen or
 	// tls.NewListener give Peer.TLS.
 	Listeners []net.Listener
-	// MinVersion is the lowest MQTT protocol level let in; default 4. 4 lets
-	// MQTT 3.1 (level 3) in too.
+	// MinVersion is the lowest MQTT protocol level let in, 3 (MQTT 3.1) to 5;
+	// default 4.
 	MinVersion byte
 	// FanOut gives settled messages to local subscribers and keeps retained
 	// ones. Without it every SUBSCRIBE is granted as the Session says, and
 	// delivers nothing.
 	FanOut bool
-	// MaxPacketSize in bytes, header included; default 256 KiB.
+	// MaxPacketSize bounds a PUBLISH, in bytes, header included; default 256 KiB.
 	MaxPacketSize uint32
 	// MaxClients connected; default 1,000.
 	MaxClients int
@@ -31,28 +35,149 @@ type Options struct {
 	// MaxInflightMessages bounds the QoS 1 messages of a client that are not
 	// acknowledged; default 2,048, at most 65,535.
 	MaxInflightMessages int
-	// MaxInflightBytes bounds what a client has in flight; default 1 MiB. A
-	// client whose Welcome gives both values may have their product.
+	// MaxInflightBytes bounds what a client has in flight; default 1 MiB. An
+	// MQTT 5 client whose Welcome gives both values may have their product.
 	MaxInflightBytes int
 	// MaxTotalBytes bounds what all clients have in flight; default 64 MiB.
 	MaxTotalBytes int64
 	// Logger; nil discards.
 	Logger *slog.Logger
+
+	drain time.Duration // what a stop waits for acknowledgements; default 500 ms
+}
+
+// maxSessionExpiry is how long the session of a client that is away is kept,
+// in seconds.
+const maxSessionExpiry = 3600
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	wait := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.MaxClients, 1000)
+	def(&o.MaxInflightMessages, 2048)
+	def(&o.MaxInflightBytes, 1<<20)
+	o.MaxInflightMessages = min(o.MaxInflightMessages, 65535)
+	wait(&o.ConnectTimeout, 10*time.Second)
+	wait(&o.WriteTimeout, 10*time.Second)
+	wait(&o.drain, 500*time.Millisecond)
+	if o.MaxPacketSize == 0 {
+		o.MaxPacketSize = 256 << 10
+	}
+	o.MaxPacketSize = min(o.MaxPacketSize, 256<<20) // [MQTT-2.1.4]: a remaining length has four bytes
+	if o.MaxTotalBytes <= 0 {
+		o.MaxTotalBytes = 64 << 20
+	}
+	if o.MinVersion == 0 {
+		o.MinVersion = 4
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
 }
 
 // Front is the server. Make it with New, start it with Run.
-type Front struct{}
+type Front struct {
+	o       Options
+	handler Handler
+	log     *slog.Logger
+	engine  *mqtt.Server
+	fan     *fanOut // nil without FanOut
+	n       counters
+	tasks   tasks
+	wills   waitingWills
+	// retained is read-locked while mochi reads retained messages for a new
+	// subscription, and locked while they change.
+	retained sync.RWMutex
+	stripes  [64]sync.Mutex // one client id connects or leaves at a time
+	seed     maphash.Seed
+
+	stopping atomic.Bool
+	bytes    atomic.Int64 // in flight, all clients
+	stalls   atomic.Int64 // len(stalled)
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{} // guarded by mu
+	stalled map[*conn]struct{} // guarded by mu
+	serving sync.WaitGroup     // one for each of conns
+}
 
 // New makes a Front that asks h. It owns o.Listeners from now on: Run closes
 // them when it ends.
-func New(h Handler, o Options) *Front { panic("not yet") }
-
-// Run serves until ctx ends or a listener breaks, and returns when every
-// connection has been closed and every goroutine has ended.
-func (f *Front) Run(ctx context.Context) error { panic("not yet") }
-
-// Stats may be called at any time, from any goroutine.
-func (f *Front) Stats() Stats { panic("not yet") }
+func New(h Handler, o Options) *Front {
+	f := &Front{
+		o: o.withDefaults(), handler: h, seed: maphash.MakeSeed(),
+		conns: make(map[*conn]struct{}), stalled: make(map[*conn]struct{}),
+		n:     counters{refusals: map[byte]int64{}, kinds: map[string]int64{}, dropped: map[string]int64{}},
+		wills: waitingWills{m: map[string]waitingWill{}},
+	}
+	f.log = f.o.Logger
+	if f.o.FanOut {
+		f.fan = newFanOut(f)
+	}
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumClients = int64(f.o.MaxClients)
+	caps.MaximumMessageExpiryInterval = 0 // else a clock that steps from 1970 expires everything
+	caps.MaximumClientWritesPending = 64  // 27 kB a client instead of 92
+	caps.MaximumSessionExpiryInterval = maxSessionExpiry
+	caps.MaximumPacketSize = 0 // the door checks
+	caps.ReceiveMaximum = uint16(f.o.MaxInflightMessages)
+	caps.MaximumInflight = maxOutInflight
+	caps.TopicAliasMaximum = maxAliases
+	caps.MinimumProtocolVersion = f.o.MinVersion
+	caps.MaximumQos = 1
+	f.engine = mqtt.New(&mqtt.Options{
+		Capabilities: caps, Logger: slog.New(engineLog{f.log.Handler()}),
+		ClientNetReadBufferSize: 1 << 10, ClientNetWriteBufferSize: 4 << 10, // the door has its own
+	})
+	if err := f.engine.AddHook(&hook{f: f}, nil); err != nil {
+		panic("mqttfront: hook refused: " + err.Error()) // its Init returns nil
+	}
+	return f
+}
 
 // Clients is the number of clients that are admitted and connected.
-func (f *Front) Clients() int { panic("not yet") }
+func (f *Front) Clients() int { return int(f.n.clients.Load()) }
+
+func (f *Front) subscriptions() int64 { return atomic.LoadInt64(&f.engine.Info.Subscriptions) }
+
+func (f *Front) stripeOf(id string) *sync.Mutex {
+	return &f.stripes[maphash.String(f.seed, id)%uint64(len(f.stripes))]
+}
+
+// tasks are goroutines that are started on demand and waited for at the end.
+type tasks struct {
+	mu      sync.Mutex
+	stopped bool // guarded by mu
+	wg      sync.WaitGroup
+}
+
+// start runs task on a goroutine of its own, unless stop was called.
+func (t *tasks) start(task func()) {
+	t.mu.Lock()
+	if t.stopped {
+		t.mu.Unlock()
+		return
+	}
+	t.wg.Add(1)
+	t.mu.Unlock()
+	go func() {
+		defer t.wg.Done()
+		task()
+	}()
+}
+
+func (t *tasks) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	t.mu.Unlock()
+	t.wg.Wait()
+}
