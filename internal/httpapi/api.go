@@ -26,27 +26,23 @@ type Log interface {
 type Link struct {
 	Device    string
 	Connected bool
-	// Since is when it connected, LastSeen when it was last heard of. Zero:
-	// not since the hub started.
-	Since, LastSeen time.Time
-	// Held are the numbers that the edge said it still has to answer for when
-	// it connected; nil when it never did since the hub started.
-	Held []stream.Held
-}
-
-// Links knows the devices' connections. Both methods may be called from any
-// goroutine.
-type Links interface {
-	// Link tells of one device; false: it was not seen since the hub started.
-	Link(device string) (Link, bool)
-	// Seen yields the ids of all devices seen since the hub started.
-	Seen() []string
+	// Since is when it connected, or when its last connection ended.
+	Since time.Time
+	// LastBatch is when a batch of it was last settled; zero: not since the
+	// hub started.
+	LastBatch time.Time
+	// Absent counts, per stream, the numbers that are out there and that the
+	// connected edge does not hold.
+	Absent map[stream.ID]uint64
 }
 
 // Options are what an API is made of.
 type Options struct {
-	Log   Log
-	Links Links // nil: nothing is known of connections
+	Log Log
+	// Links lists the devices that the hub has seen since it started, in any
+	// order. It is called for a request, from any goroutine; nil: nothing is
+	// known of connections.
+	Links func() []Link
 	// Operational answers /healthz, /readyz and /metrics.
 	Operational http.Handler
 	// LoopbackOnly refuses requests whose Host is neither localhost nor a
@@ -98,7 +94,7 @@ func New(o Options) *API {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Links == nil {
-		o.Links = noLinks{}
+		o.Links = func() []Link { return nil }
 	}
 	if o.Operational == nil {
 		o.Operational = http.NotFoundHandler()
@@ -175,8 +171,3 @@ func isLoopback(hostPort string) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
 }
-
-type noLinks struct{}
-
-func (noLinks) Link(string) (Link, bool) { return Link{}, false }
-func (noLinks) Seen() []string           { return nil }

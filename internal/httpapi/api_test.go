@@ -272,24 +272,16 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-type fakeLinks map[string]Link
-
-func (f fakeLinks) Link(d string) (Link, bool) { l, ok := f[d]; return l, ok }
-func (f fakeLinks) Seen() (all []string) {
-	for d := range f {
-		all = append(all, d)
-	}
-	return all
-}
-
 func TestDevicesAndStreams(t *testing.T) {
 	log := logtest.NewMem(4)
 	epoch := stream.NewEpoch()
-	fill(t, log, "b", epoch, 1, 3)
+	fill(t, log, "b", epoch, 1, 1)
+	fill(t, log, "b", epoch, 5, 2) // 2 to 4 are out there
 	fill(t, log, "..", stream.NewEpoch(), 1, 1)
 	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
-	links := fakeLinks{"b": {Device: "b", Connected: true, Since: since, LastSeen: since}, "new": {Device: "new", LastSeen: since}}
-	_, base, c := serve(t, Options{Log: log, Links: links})
+	absent := map[stream.ID]uint64{{Device: "b", Epoch: epoch, Lane: stream.Normal}: 2}
+	links := []Link{{Device: "new", Since: since}, {Device: "b", Connected: true, Since: since, LastBatch: since, Absent: absent}}
+	_, base, c := serve(t, Options{Log: log, Links: func() []Link { return links }})
 
 	if got := collect(t, c.Devices(t.Context())); strings.Join(got, " ") != ".. b new" {
 		t.Errorf("devices %v", got)
@@ -319,6 +311,13 @@ func TestDevicesAndStreams(t *testing.T) {
 		if got, err := c.Coverage(t.Context(), d); got != nil || err != nil {
 			t.Errorf("coverage of %s: %+v %v", d, got, err)
 		}
+	}
+	b, err := c.Streams(t.Context(), "b", 0)
+	if err != nil || len(b.Streams) != 1 {
+		t.Fatalf("%+v %v", b, err)
+	}
+	if s := b.Streams[0]; s.Absent != 2 || s.OutThere.Count != 3 || s.In.Count != 3 || s.OutThere.Runs[0] != [2]uint64{2, 4} {
+		t.Errorf("stream %+v", s)
 	}
 	info, err := c.Log(t.Context())
 	if err != nil || info.Log != log.ID().String() || info.Shards != 4 || info.Records != 4 {

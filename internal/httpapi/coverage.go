@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
@@ -50,10 +49,10 @@ type Stream struct {
 	In      Ranges `json:"in"`
 	Lost    Ranges `json:"lost"`
 	Expired Ranges `json:"expired"`
-	// OutThere are the numbers up to Head that are not settled; Absent is the
-	// part of them that the edge no longer claimed when it last connected.
+	// OutThere are the numbers up to Head that are not settled; Absent counts
+	// those of them that the connected edge does not hold.
 	OutThere Ranges `json:"out_there"`
-	Absent   Ranges `json:"absent"`
+	Absent   uint64 `json:"absent"`
 
 	LostBy map[string]uint64 `json:"lost_by,omitempty"`
 	Losses []Loss            `json:"losses"`
@@ -71,8 +70,8 @@ type Device struct {
 	Device    string     `json:"device"`
 	Shard     int        `json:"shard"`
 	Connected bool       `json:"connected"`
-	Since     *time.Time `json:"connected_since,omitempty"`
-	LastSeen  *time.Time `json:"last_seen,omitempty"`
+	Since     *time.Time `json:"since,omitempty"`      // when it connected, or its last connection ended
+	LastBatch *time.Time `json:"last_batch,omitempty"` // settled
 }
 
 // DeviceStreams answers /api/v1/devices/{id}/streams.
@@ -114,7 +113,7 @@ func (r *Ranges) set() (s stream.RangeSet, err error) {
 }
 
 // newDeviceStreams shows cov; at most limit runs of each set.
-func newDeviceStreams(d Device, cov *commitlog.DeviceCoverage, held []stream.Held, limit int) *DeviceStreams {
+func newDeviceStreams(d Device, cov *commitlog.DeviceCoverage, absent map[stream.ID]uint64, limit int) *DeviceStreams {
 	out := &DeviceStreams{Device: d, Epochs: []Epoch{}, Streams: []Stream{}}
 	if cov == nil {
 		return out
@@ -127,7 +126,7 @@ func newDeviceStreams(d Device, cov *commitlog.DeviceCoverage, held []stream.Hel
 		out.Epochs = append(out.Epochs, Epoch{Epoch: e.ID, Order: e.Order, Closed: e.Closed})
 		for _, lane := range stream.Lanes {
 			if l := &e.Lanes[lane]; !l.IsZero() {
-				out.Streams = append(out.Streams, newStream(e, lane, held, limit))
+				out.Streams = append(out.Streams, newStream(e, lane, absent[stream.ID{Device: d.Device, Epoch: e.ID, Lane: lane}], limit))
 			}
 		}
 	}
@@ -136,13 +135,13 @@ func newDeviceStreams(d Device, cov *commitlog.DeviceCoverage, held []stream.Hel
 	return out
 }
 
-func newStream(e *commitlog.EpochState, lane stream.Lane, held []stream.Held, limit int) Stream {
+func newStream(e *commitlog.EpochState, lane stream.Lane, absent uint64, limit int) Stream {
 	l := &e.Lanes[lane]
-	out, absent := l.Out(), Absent(e, lane, held)
+	out := l.Out()
 	s := Stream{
 		Epoch: e.ID, Lane: lane, Closed: e.Closed, FIFO: l.FIFO, Head: l.Head, Floor: l.Floor,
 		In: newRanges(&l.In, limit), Lost: newRanges(&l.Lost, limit), Expired: newRanges(&l.Expired, limit),
-		OutThere: newRanges(&out, limit), Absent: newRanges(&absent, limit),
+		OutThere: newRanges(&out, limit), Absent: min(absent, out.Count()),
 		Losses: []Loss{}, OldestUS: l.Oldest, NewestUS: l.Newest, ReceivedUS: l.Received,
 	}
 	for _, r := range stream.Reasons {
@@ -187,31 +186,6 @@ func completeTo(all []Stream) int64 {
 		return oldest
 	}
 	return newest
-}
-
-// Absent holds the numbers of a stream that are not settled and that the edge
-// did not claim when it last connected: nobody has them, as far as is known.
-// What it synced since then is not absent. held is nil when the device has not
-// connected since the hub started; then nothing is known to be absent.
-func Absent(e *commitlog.EpochState, lane stream.Lane, held []stream.Held) stream.RangeSet {
-	if held == nil {
-		return stream.RangeSet{}
-	}
-	out := e.Lanes[lane].Out()
-	for i := range held {
-		if h := &held[i]; h.Epoch == e.ID && h.Lane == lane {
-			out.RemoveSet(&h.Ranges)
-			if h.Head < out.Max() {
-				out.Remove(stream.Range{First: h.Head + 1, Last: out.Max()})
-			}
-		}
-	}
-	// A lane of the epoch in use that held nothing when the edge connected has
-	// only numbers that were synced since.
-	if !e.Closed && !slices.ContainsFunc(held, func(h stream.Held) bool { return h.Epoch == e.ID && h.Lane == lane }) {
-		return stream.RangeSet{}
-	}
-	return out
 }
 
 // Coverage gives the coverage back as the log holds it.

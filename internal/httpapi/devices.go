@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,7 +61,8 @@ func (a *API) devices(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		return err
 	}
 	after := q.Get("after")
-	ids := a.o.Links.Seen()
+	links := a.links()
+	ids := slices.Collect(maps.Keys(links))
 	for id, err := range a.o.Log.Devices(r.Context()) {
 		if err != nil {
 			return err
@@ -76,19 +78,28 @@ func (a *API) devices(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		list.Next = ids[limit-1]
 	}
 	for _, id := range ids {
-		link, _ := a.o.Links.Link(id)
-		list.Devices = append(list.Devices, a.device(id, link))
+		list.Devices = append(list.Devices, a.device(id, links[id]))
 	}
 	return writeJSON(w, list)
 }
 
-func (a *API) device(id string, link Link) Device {
-	return Device{Device: id, Shard: commitlog.ShardOf(id, a.o.Log.Shards()), Connected: link.Connected,
-		Since: timeOrNil(link.Since, link.Connected), LastSeen: timeOrNil(link.LastSeen, true)}
+// links gives what is known of connections by device.
+func (a *API) links() map[string]Link {
+	all := a.o.Links()
+	byID := make(map[string]Link, len(all))
+	for _, l := range all {
+		byID[l.Device] = l
+	}
+	return byID
 }
 
-func timeOrNil(t time.Time, show bool) *time.Time {
-	if t.IsZero() || !show {
+func (a *API) device(id string, link Link) Device {
+	return Device{Device: id, Shard: commitlog.ShardOf(id, a.o.Log.Shards()), Connected: link.Connected,
+		Since: timeOrNil(link.Since), LastBatch: timeOrNil(link.LastBatch)}
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
 		return nil
 	}
 	t = t.UTC()
@@ -109,11 +120,11 @@ func (a *API) streams(w http.ResponseWriter, r *http.Request, q url.Values) erro
 	if err != nil {
 		return err
 	}
-	link, seen := a.o.Links.Link(id)
+	link, seen := a.links()[id]
 	if cov == nil && !seen {
 		return problem(http.StatusNotFound, "unknown-device", "the log has never seen a device "+id, "/api/v1/devices lists the ones it has")
 	}
-	return writeJSON(w, newDeviceStreams(a.device(id, link), cov, link.Held, limit))
+	return writeJSON(w, newDeviceStreams(a.device(id, link), cov, link.Absent, limit))
 }
 
 // rangesParameter reads how many runs of each set are wanted; -1: all.

@@ -148,36 +148,6 @@ func TestCutRangesAreNoCoverage(t *testing.T) {
 	}
 }
 
-func TestAbsent(t *testing.T) {
-	epoch, other := stream.NewEpoch(), stream.NewEpoch()
-	e := &commitlog.EpochState{ID: epoch, Closed: true}
-	e.Lanes[stream.Normal] = commitlog.LaneState{Head: 10, In: stream.NewRangeSet(stream.Range{First: 1, Last: 4})}
-	held := func(head uint64, ranges ...stream.Range) []stream.Held {
-		return []stream.Held{{Epoch: epoch, Lane: stream.Normal, Head: head, Ranges: stream.NewRangeSet(ranges...)}}
-	}
-	for _, c := range []struct {
-		name string
-		held []stream.Held
-		want string
-	}{
-		{"nobody has asked", nil, ""},
-		{"all held", held(10, stream.Range{First: 5, Last: 10}), ""},
-		{"part held", held(10, stream.Range{First: 7, Last: 8}), "5-6,9-10"},
-		{"synced since", held(6, stream.Range{First: 6, Last: 6}), "5"},
-		{"the disk vanished", []stream.Held{{Epoch: other, Lane: stream.Normal}}, "5-10"},
-		{"the edge holds nothing", []stream.Held{}, "5-10"},
-	} {
-		if got := Absent(e, stream.Normal, c.held); got.String() != c.want {
-			t.Errorf("%s: absent %q, want %q", c.name, got.String(), c.want)
-		}
-	}
-	open := *e
-	open.Closed = false
-	if got := Absent(&open, stream.Normal, []stream.Held{}); !got.IsEmpty() {
-		t.Errorf("synced since the connection in a lane that held nothing: absent %q", got.String())
-	}
-}
-
 func TestCompleteTo(t *testing.T) {
 	whole := Stream{NewestUS: 100, CompleteToUS: 100}
 	missing := Stream{OutThere: Ranges{Count: 1}, CompleteToUS: 40}

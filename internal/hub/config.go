@@ -46,7 +46,7 @@ type TLS struct {
 
 // Store configures the embedded log.
 type Store struct {
-	Shards    int          `yaml:"shards" doc:"shards of a new log; fixed once it exists"`
+	Shards    int          `yaml:"shards" doc:"shards of a new log, fixed once it exists; 0: as many as it has, 1 for a new one"`
 	Retention Retention    `yaml:"retention"`
 	MinFree   config.Bytes `yaml:"min_free" doc:"free disk space below which batches are refused"`
 }
@@ -70,7 +70,7 @@ func Defaults() Config {
 	return Config{
 		Listen:  Listen{MQTT: "127.0.0.1:1884", HTTP: "127.0.0.1:8460"},
 		DataDir: "packetboat-hub-data",
-		Store:   Store{Shards: 8, MinFree: 512 << 20},
+		Store:   Store{MinFree: 512 << 20},
 		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
 		Log:     obs.DefaultLog(),
 	}
@@ -84,7 +84,7 @@ var limits = []struct {
 	bytes       bool
 	why         string
 }{
-	{"store.shards", func(c *Config) int64 { return int64(c.Store.Shards) }, 1, commitlog.MaxShards, false, "a log has at least one shard; more than the disk can serve at once gain nothing"},
+	{"store.shards", func(c *Config) int64 { return int64(c.Store.Shards) }, 0, commitlog.MaxShards, false, "more than the disk can serve at once gain nothing"},
 	{"store.min_free", func(c *Config) int64 { return int64(c.Store.MinFree) }, 64 << 20, 1 << 50, true, "the log's files are mapped into memory: a full disk would end the process"},
 	{"limits.window_messages", func(c *Config) int64 { return int64(c.Limits.WindowMessages) }, 1, 65535, false, "it is MQTT's Receive Maximum"},
 	// CONNECT itself may carry 60 KB of ranges that the edge holds.
