@@ -13,7 +13,9 @@ const (
 	// MaxRanges is how many ranges the coverage of one lane of an epoch may
 	// take (in, lost and expired together). An entry that would exceed it and
 	// make the lane's coverage longer is rejected; one that closes gaps passes.
-	MaxRanges = 64 << 10
+	// It keeps an encoded epoch below 1 MiB, unless nearly every range expired
+	// on its own.
+	MaxRanges = 16 << 10
 	// MaxLosses is how many losses a lane of an epoch tells apart. Beyond it
 	// those with the lowest numbers give up their reason and time range; their
 	// numbers stay in LaneState.Lost and in the totals by reason.
