@@ -41,7 +41,7 @@ type Checker interface{ Check(*Report) }
 
 // Load reads path (may be empty) and the process's environment into *into,
 // which holds the defaults. The error, if any, is an *Errors with all
-// violations; *into is then in an undefined state.
+// violations; *into then holds what could be read, and must not be run with.
 func Load[T any](path string, into *T, envPrefix string) error {
 	return Source{Path: path, EnvPrefix: envPrefix, Environ: os.Environ()}.Load(into)
 }

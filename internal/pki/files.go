@@ -30,8 +30,9 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 // replaceFile writes data under path so that a reader, also after a power cut,
-// finds the old content or the new one, whole. The owner of the file is kept
-// where the process may do that.
+// finds the old content or the new one, whole. Where the process may do that,
+// the owner of the file is kept; a new file belongs to whom its directory does,
+// so that root can make one for a service.
 func replaceFile(path string, data []byte, mode fs.FileMode) (err error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // a link stays a link
@@ -60,8 +61,8 @@ func write(f *os.File, data []byte, mode fs.FileMode, like string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if unix.Stat(like, &st) == nil {
-		_ = f.Chown(int(st.Uid), int(st.Gid)) // root editing a service's file
+	if unix.Stat(like, &st) == nil || unix.Stat(filepath.Dir(like), &st) == nil {
+		_ = f.Chown(int(st.Uid), int(st.Gid)) // only root may
 	}
 	if _, err := f.Write(data); err != nil {
 		return err
