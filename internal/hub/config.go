@@ -151,8 +151,8 @@ func (c *Config) mqtts() string {
 	return Off
 }
 
-// devicesFile is where ids and hashed secrets are.
-func (c *Config) devicesFile() string {
+// DevicesPath is where ids and hashed secrets are.
+func (c *Config) DevicesPath() string {
 	if c.DevicesFile != "" {
 		return c.DevicesFile
 	}

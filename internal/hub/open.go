@@ -53,7 +53,7 @@ func Open(c Config, log *slog.Logger) (h *Hub, err error) {
 	if h.store, err = local.Open(h.storeOptions()); err != nil {
 		return h, storeError(c.DataDir, err)
 	}
-	if h.devices, err = openDevices(c.devicesFile(), c.Limits.MaxDevices*10, c.AllowAnonymous, log); err != nil {
+	if h.devices, err = openDevices(c.DevicesPath(), c.Limits.MaxDevices*10, c.AllowAnonymous, log); err != nil {
 		return h, cli.Fail(cli.Usage, err, "correct the line, or remove and add the device again")
 	}
 	if err := h.checkReach(); err != nil {
@@ -103,7 +103,7 @@ func storeError(dir string, err error) error {
 	case errors.Is(err, local.ErrDamaged), errors.Is(err, local.ErrFormat):
 		return cli.Fail(cli.Operator, err, "restore a backup, or move the log directory away to begin a new log; devices send again what they still hold")
 	}
-	return cli.Fail(cli.Operator, err, "")
+	return cli.Fail(cli.Failed, err, "")
 }
 
 // checkReach refuses to let just anybody in from elsewhere.
