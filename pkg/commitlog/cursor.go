@@ -60,9 +60,9 @@ func (c Cursor) String() string {
 
 // ParseCursor reads what String gives.
 func ParseCursor(text string) (c Cursor, err error) {
-	for text != "" {
+	for more := text != ""; more; {
 		var one string
-		one, text, _ = strings.Cut(text, ",")
+		one, text, more = strings.Cut(text, ",")
 		before, after, found := strings.Cut(one, ":")
 		shard, err := strconv.ParseUint(before, 10, 31)
 		if err != nil || !found || shard >= MaxShards {
