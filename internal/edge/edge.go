@@ -143,8 +143,8 @@ func (e *Edge) linkOptions() (o uplink.Options, err error) {
 	if err != nil {
 		return o, cli.Fail(cli.Usage, fmt.Errorf("read hub.tls: %w", err), "")
 	}
-	o.TLS, err = client.Config()
-	return o, err
+	o.TLSConfig = client.Config
+	return o, nil
 }
 
 func (e *Edge) openBuffer() (*buffer.Buffer, error) {
