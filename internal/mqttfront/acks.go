@@ -47,7 +47,10 @@ func (e *entry) settle(r Result) {
 	}
 }
 
-const chunkEntries = 32
+const (
+	chunkEntries = 32
+	maxWrite     = 64 << 10 // bytes of acknowledgements in one write, about
+)
 
 // chunk holds entries; many at once so that a message costs no allocation of
 // its own, few so that one late settle keeps little alive.
@@ -143,7 +146,7 @@ func (c *conn) flush() {
 	messages, acks, freed := 0, 0, 0
 	ended := c.ending.Load()
 	var end *entry // a refusal that an old client can only be told by closing
-	for end == nil {
+	for end == nil && len(buf) < maxWrite {
 		e := c.acks.pop()
 		if e == nil {
 			break
@@ -164,6 +167,9 @@ func (c *conn) flush() {
 	}
 	// Before the write: a client may use its window again as soon as it reads.
 	c.release(messages, freed)
+	if len(buf) >= maxWrite {
+		c.writer.Store(writerAgain) // there may be more
+	}
 	buf, last := c.takeOut(buf)
 	if len(buf) > 0 {
 		c.writeAcks(buf, acks)

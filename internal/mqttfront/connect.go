@@ -113,10 +113,13 @@ func (c *conn) refuse(err error) {
 }
 
 // connack completes a CONNACK that mochi is about to encode.
-func (c *conn) connack(pk packets.Packet) packets.Packet {
+func (c *conn) connack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	version := c.version
 	if c.cl == nil { // refused by mochi before the Handler was asked
 		version = pk.ProtocolVersion
+		if version < 5 && cl.Properties.Props.AssignedClientID != "" && !cl.Properties.Clean {
+			pk.ReasonCode = ClientIDNotValid // [MQTT-3.1.3-8] of 3.1.1
+		}
 		c.f.n.refusal(pk.ReasonCode)
 	}
 	if version < 3 || version > 5 {

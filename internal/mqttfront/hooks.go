@@ -69,7 +69,7 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	switch {
 	case c == nil:
 	case pk.FixedHeader.Type == packets.Connack:
-		return c.connack(pk)
+		return c.connack(cl, pk)
 	case pk.FixedHeader.Type == packets.Suback, pk.FixedHeader.Type == packets.Unsuback:
 		return c.suback(pk)
 	}
@@ -179,7 +179,7 @@ func (c *conn) checkFilter(filter string, have int) byte {
 		_, plain, _ = strings.Cut(rest, "/")
 	}
 	switch {
-	case len(filter) > maxFilterBytes || strings.Count(filter, "/") >= maxLevels || !validFilter(plain):
+	case len(filter) > maxFilterBytes || strings.Count(filter, "/") >= maxLevels || !ValidFilter(plain):
 		return TopicFilterInvalid
 	case have >= maxSubscriptions && !known:
 		return QuotaExceeded
@@ -193,9 +193,9 @@ func (c *conn) checkFilter(filter string, have int) byte {
 	return Success
 }
 
-// validFilter checks what mochi does not: a wildcard fills its level, and #
-// is the last. [MQTT-4.7.1-1,2]
-func validFilter(f string) bool {
+// ValidFilter reports whether f is a topic filter: a wildcard fills its level, #
+// is the last, and there is at least one character. [MQTT-4.7.1-1,2]
+func ValidFilter(f string) bool {
 	if f == "" {
 		return false
 	}
