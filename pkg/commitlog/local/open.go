@@ -70,14 +70,20 @@ func (l *Log) open() error {
 	return nil
 }
 
-// openBadger opens the store, again where a power cut left an empty file.
+// openBadger opens the store, again where a power cut left an empty file. A
+// failed try leaves a few of Badger's goroutines behind; there is no way to end
+// them.
 func (l *Log) openBadger() (err error) {
 	if l.o.ReadOnly {
-		l.db, err = badger.Open(l.o.badgerOptions(true))
-		if err == nil || !errors.Is(err, badger.ErrTruncateNeeded) && !emptyFile(err) {
+		clean, err := closedCleanly(filepath.Join(l.o.Dir, "badger"))
+		if err != nil {
+			return err
+		}
+		if clean {
+			l.db, err = badger.Open(l.o.badgerOptions(true))
 			return wrapBadger(err)
 		}
-		// a crash left something to replay, which Badger does only when it may write
+		// a crash left something to replay, which takes writing
 		if err := relock(l.file, unix.LOCK_EX); err != nil {
 			return err
 		}
@@ -93,6 +99,25 @@ func (l *Log) openBadger() (err error) {
 		l.log.Warn("the store did not open at once, trying again", "error", err)
 	}
 	return wrapBadger(err)
+}
+
+// closedCleanly reports whether Badger has nothing to replay or to mend.
+func closedCleanly(dir string) (bool, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return false, fmt.Errorf("look for what a crash left: %w", err)
+	}
+	for _, f := range files {
+		switch filepath.Ext(f.Name()) {
+		case ".mem":
+			return false, nil
+		case ".vlog":
+			if info, err := f.Info(); err != nil || info.Size() == 0 {
+				return false, err
+			}
+		}
+	}
+	return true, nil
 }
 
 // emptyFile reports whether Badger stumbled over a file without content: z.NewFile,
