@@ -1,0 +1,100 @@
+package buffer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+func message(i int) stream.Message {
+	return stream.Message{Topic: fmt.Sprintf("t/%d", i%7), Payload: fmt.Appendf(nil, "payload %d", i), Time: 1_700_000_000_000_000 + int64(i)*1000, Quality: stream.TimeLocal, QoS: 1}
+}
+
+// started opens a buffer on a real directory and runs it until the test ends or
+// stop is called.
+func started(t testing.TB, o Options) (b *Buffer, stop func()) {
+	t.Helper()
+	b, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, runUntil(t, b)
+}
+
+func runUntil(t testing.TB, b *Buffer) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- b.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// put appends messages and waits for the callback.
+func put(t testing.TB, b *Buffer, lane stream.Lane, msgs ...stream.Message) stream.Position {
+	t.Helper()
+	at, err := tryPut(b, lane, msgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func tryPut(b *Buffer, lane stream.Lane, msgs ...stream.Message) (at stream.Position, err error) {
+	done := make(chan struct{})
+	err = b.Append(lane, msgs, func(first stream.Position, e error) {
+		at, err = first, e
+		close(done)
+	})
+	if err == nil {
+		<-done
+	}
+	return at, err
+}
+
+// until polls cond, for at most a minute.
+func until(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !cond(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for %s", what)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func next(t testing.TB, b *Buffer, lane stream.Lane, limit Limit) (stream.Batch, bool) {
+	t.Helper()
+	batch, ok, err := b.Next(lane, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return batch, ok
+}
+
+func settled(b *stream.Batch) Answer {
+	var a Answer
+	if len(b.Records) > 0 {
+		a.Settled.Add(stream.Range{First: b.First, Last: b.Last()})
+	}
+	for _, l := range b.Losses {
+		a.Settled.Add(l.Range)
+		a.Lost.Add(l.Range)
+	}
+	a.By = testLog
+	return a
+}
+
+var testLog = stream.LogID{Name: stream.Epoch{1}, Incarnation: stream.Epoch{2}}

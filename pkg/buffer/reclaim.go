@@ -1,0 +1,316 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// Moving a segment's live records to the head frees the segment, at the price
+// of writing them again. It is done only while space is short: gladly below
+// sparseShare of a segment, after an eviction up to victimShare.
+const (
+	sparseShare = 3.0 / 4
+	victimShare = 7.0 / 8
+	// maxReclaims bounds what one call of makeRoom writes.
+	maxReclaims = 32
+)
+
+// makeRoom frees segments while few are available: dead ones, then by moving
+// the live records of sparse ones together, then by evicting from the lowest
+// lane. It decides whether Append refuses, and reports whether there is room.
+func (b *Buffer) makeRoom() bool {
+	b.commitMu.Lock()
+	defer b.commitMu.Unlock()
+	for i := range maxReclaims {
+		b.mu.Lock()
+		short := b.available() < lowSegments
+		tight := b.available() <= reserveSegments
+		busy := !b.ops.empty() || b.suspectDead
+		b.mu.Unlock()
+		if !short {
+			return b.setFull(false)
+		}
+		if busy && i == 0 {
+			if _, err := b.commitLocked(false); err != nil {
+				return b.setFull(tight)
+			}
+			continue
+		}
+		victim := b.chooseVictim()
+		if victim == nil || b.moveLive(victim) != nil {
+			return b.setFull(tight)
+		}
+		if _, err := b.commitLocked(false); err != nil {
+			return b.setFull(tight)
+		}
+	}
+	b.mu.Lock()
+	tight := b.available() <= reserveSegments
+	b.mu.Unlock()
+	return b.setFull(tight)
+}
+
+func (b *Buffer) setFull(full bool) bool {
+	b.mu.Lock()
+	changed := b.full != full
+	b.full = full
+	b.mu.Unlock()
+	if changed && full {
+		b.log.Warn("journal is full: messages are refused", "max_bytes", b.o.MaxBytes)
+	} else if changed {
+		b.log.Info("journal has room again")
+	}
+	return !full
+}
+
+// chooseVictim picks a segment to empty, after evicting from it if it must.
+func (b *Buffer) chooseVictim() *segment {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var sparse *segment
+	least := uint64(0)
+	for _, seg := range b.segs.live {
+		if n := seg.liveBytes(b.state); sparse == nil || n < least {
+			sparse, least = seg, n
+		}
+	}
+	if sparse == nil {
+		return nil
+	}
+	if float64(least) <= sparseShare*float64(sparse.size) {
+		b.suspectDead = true
+		return sparse
+	}
+	for i := len(stream.Lanes) - 1; i >= 0; i-- {
+		if seg := b.victimOf(stream.Lanes[i : i+1]); seg != nil {
+			return seg
+		}
+	}
+	// No lane alone is worth the writing: the oldest segment gives up as much
+	// as it must, lowest lane first.
+	for i := len(stream.Lanes) - 1; i >= 0; i-- {
+		if seg := b.victimOf(stream.Lanes[i:]); seg != nil {
+			return seg
+		}
+	}
+	return nil
+}
+
+// victimOf finds the oldest segment that is worth emptying when these lanes are
+// evicted from it, and evicts them. Under mu.
+func (b *Buffer) victimOf(lanes []stream.Lane) *segment {
+	for _, seg := range b.segs.live {
+		gain := uint64(0)
+		for _, h := range seg.held {
+			if free := b.evictable(h, lanes); !free.IsEmpty() {
+				gain += h.share(h.bytes, free.Count(), h.records)
+			}
+		}
+		if gain == 0 || float64(seg.liveBytes(b.state)-min(gain, seg.liveBytes(b.state))) > victimShare*float64(seg.size) {
+			continue
+		}
+		for _, h := range seg.held {
+			if free := b.evictable(h, lanes); !free.IsEmpty() {
+				b.evict(h.epoch, h.lane, free.Max(), lanes)
+			}
+		}
+		b.suspectDead = true
+		return seg
+	}
+	return nil
+}
+
+// evictable lists what of h may be evicted with these lanes: what is queued and
+// not in flight. Under mu.
+func (b *Buffer) evictable(h *holding, lanes []stream.Lane) (out stream.RangeSet) {
+	for _, lane := range lanes {
+		if lane == h.lane && b.o.Lanes[lane].Overflow == EvictOldest {
+			if l := b.state.stream(h.epoch, lane); l != nil {
+				out = h.live(b.state)
+				out.RemoveSet(&l.inflight)
+			}
+		}
+	}
+	return out
+}
+
+// evict gives up what is evictable of a stream up to a number, the oldest
+// first, wherever it stands. Under mu.
+func (b *Buffer) evict(id stream.Epoch, lane stream.Lane, upTo uint64, lanes []stream.Lane) {
+	for _, seg := range b.segs.live {
+		h := seg.holding(id, lane)
+		if h == nil {
+			continue
+		}
+		free := b.evictable(h, lanes)
+		for r := range free.Within(stream.Range{First: 1, Last: upTo}) {
+			loss := stream.Loss{Range: r, Reason: stream.Evicted, From: h.from, To: h.to}
+			b.state.lose(id, lane, loss)
+			b.ops.lose(id, lane, loss)
+		}
+	}
+	token(b.ready)
+}
+
+// moveLive writes the live records of seg once more, to the head, and syncs
+// them; then they count there. Under commitMu.
+func (b *Buffer) moveLive(seg *segment) error {
+	b.mu.Lock()
+	alive := seg.tidy(b.state)
+	b.mu.Unlock()
+	if !alive {
+		return nil
+	}
+	m := mover{b: b, buf: append([]byte(nil), zeroPage[:frameHeader]...)}
+	v := &b.mover
+	for off := int64(pageSize); off < seg.end; {
+		ok, err := v.find(seg, off, seg.end)
+		if err != nil {
+			return b.unreadable(seg, err)
+		}
+		if !ok {
+			break
+		}
+		if err := m.frame(v); err != nil {
+			return m.failed(err)
+		}
+		off = v.next
+	}
+	if err := m.flush(); err != nil {
+		return m.failed(err)
+	}
+	if err := m.land(); err != nil {
+		return m.failed(err)
+	}
+	b.mu.Lock()
+	b.suspectDead = true
+	left := seg.tidy(b.state)
+	b.mu.Unlock()
+	if left { // what the segment promised was not all there
+		return b.unreadable(seg, nil)
+	}
+	return nil
+}
+
+// mover collects moved records into frames.
+type mover struct {
+	b      *Buffer
+	buf    []byte
+	base   int64
+	groups []group
+	last   [4]int  // by lane: index of its last group in groups, plus 1
+	landed []group // written, not synced
+}
+
+func (m *mover) failed(err error) error {
+	if !errors.Is(err, errNoRoom) {
+		m.b.abandonHead(err)
+	}
+	return err
+}
+
+// frame takes over what is live in v.
+func (m *mover) frame(v *frameView) error {
+	var it recordIter
+	for {
+		g, seq, raw, ok := it.next(v)
+		if !ok {
+			return nil
+		}
+		if !m.b.isLive(v.seg, g, seq) {
+			continue
+		}
+		if len(m.buf)+raw.size+16+(len(m.groups)+2)*96 > m.b.frameMax {
+			if err := m.flush(); err != nil {
+				return err
+			}
+		}
+		if err := m.record(g, seq, &raw, v.base); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *mover) record(g *group, seq uint64, raw *rawRecord, base int64) error {
+	r := reader{p: raw.rest}
+	at := base + r.varint()
+	if len(m.groups) == 0 {
+		m.base = at
+	}
+	n := len(m.buf)
+	m.buf = append(m.buf, raw.flags)
+	m.buf = binary.AppendUvarint(m.buf, uint64(varintLen(at-m.base)+len(r.p)))
+	m.buf = binary.AppendVarint(m.buf, at-m.base)
+	m.buf = append(m.buf, r.p...)
+	size := uint64(len(m.buf) - n)
+	if i := m.last[g.lane]; i > 0 {
+		if last := &m.groups[i-1]; last.epoch == g.epoch && last.first+last.count == seq {
+			last.count++
+			last.bytes += size
+			last.from, last.to = min(last.from, at), max(last.to, at)
+			return nil
+		}
+	}
+	m.groups = append(m.groups, group{epoch: g.epoch, lane: g.lane, moved: true, first: seq, count: 1, from: at, to: at, bytes: size})
+	m.last[g.lane] = len(m.groups)
+	return nil
+}
+
+// flush writes the collected frame.
+func (m *mover) flush() error {
+	if len(m.groups) == 0 {
+		return nil
+	}
+	b := m.b
+	records := len(m.buf)
+	m.buf = b.appendTrailer(m.buf, m.groups)
+	if b.segs.head == nil || b.headAt+roundUp(int64(len(m.buf))) > b.segs.head.size {
+		if err := m.land(); err != nil {
+			return err
+		}
+		if err := b.rotate(false); err != nil {
+			return err
+		}
+	}
+	var err error
+	m.buf, err = b.writeFrame(m.buf, frameInfo{kind: kindData, records: records - frameHeader, base: m.base})
+	if err != nil {
+		return err
+	}
+	m.landed = append(m.landed, m.groups...)
+	m.buf, m.groups, m.last = m.buf[:frameHeader], nil, [4]int{}
+	return nil
+}
+
+// land syncs what was written and moves the numbers to the head segment.
+func (m *mover) land() error {
+	b := m.b
+	if len(m.landed) == 0 {
+		return nil
+	}
+	if err := b.syncHead(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range m.landed {
+		b.segs.place(b.segs.head, &m.landed[i], true)
+		b.stats.Moved += m.landed[i].count
+	}
+	m.landed = nil
+	return nil
+}
+
+// isLive reports whether record seq of g is queued and counts in seg.
+func (b *Buffer) isLive(seg *segment, g *group, seq uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.state.stream(g.epoch, g.lane)
+	if l == nil || seq > l.head || l.done.Contains(seq) {
+		return false
+	}
+	h := seg.holding(g.epoch, g.lane)
+	return h != nil && h.ranges.Contains(seq)
+}

@@ -1,0 +1,227 @@
+package buffer
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// available is how many segments may be taken into use. Under mu.
+func (b *Buffer) available() int {
+	n := len(b.segs.free)
+	if left := b.o.MaxBytes - b.segs.bytes; left > 0 && time.Now().After(b.noSpares) {
+		n += int(left / b.o.SegmentBytes)
+	}
+	return n
+}
+
+// rotate takes a segment into use as the head: header, snapshot, and from then
+// on frames. For messages it leaves the reserve alone. What was written to the
+// old head is synced already, or given up. Under commitMu.
+func (b *Buffer) rotate(messages bool) error {
+	seg, err := b.takeFree(messages)
+	if err != nil {
+		return err
+	}
+	b.generation++
+	salt := [8]byte{}
+	_, _ = rand.Read(salt[:]) // crypto/rand.Read never fails
+	b.mu.Lock()
+	if old := b.segs.head; old != nil {
+		b.segs.head = nil
+		b.segs.addLive(old)
+		b.suspectDead = true
+	}
+	seg.generation, seg.salt = b.generation, binary.LittleEndian.Uint64(salt[:])
+	seg.end, seg.held = 0, nil
+	p, n := b.encodeHead(seg)
+	b.stats.BytesWritten += uint64(len(p))
+	b.mu.Unlock()
+	b.scratch = p
+	if _, err := seg.file.WriteAt(p, 0); err != nil {
+		b.drop(seg)
+		return fmt.Errorf("write segment %08x: %w", seg.id, err)
+	}
+	b.headAt, b.headIndex = int64(pageSize)+n, 1
+	b.mu.Lock()
+	b.segs.head = seg
+	wanted := len(b.segs.free) < spares
+	b.mu.Unlock()
+	if wanted {
+		token(b.room)
+	}
+	return nil
+}
+
+// encodeHead gives the header page and the snapshot frame of seg, and the
+// frame's padded length. Under commitMu and mu.
+func (b *Buffer) encodeHead(seg *segment) ([]byte, int64) {
+	h := segmentHeader{journal: b.journal, size: seg.size, generation: seg.generation, salt: seg.salt}
+	for {
+		p := append(b.scratch[:0], zeroPage[:]...)
+		h.encode(p)
+		body := appendSnapshot(append(p, zeroPage[:frameHeader]...), b.state, b.segs.live)
+		if n := len(body) - pageSize; int64(n) <= seg.size/2 || len(b.state.ledger) == 0 {
+			frame := sealFrame(body[pageSize:], seg, frameInfo{kind: kindSnapshot})
+			// sealFrame may have moved the frame to pad it.
+			p = append(body[:pageSize], frame...)
+			return p, int64(len(frame))
+		}
+		b.state.ledger = b.state.ledger[(len(b.state.ledger)+1)/2:] // the totals stay
+		b.scratch = body
+	}
+}
+
+// takeFree gives a segment that may be overwritten, or makes one.
+func (b *Buffer) takeFree(messages bool) (*segment, error) {
+	b.mu.Lock()
+	if messages && b.available() <= reserveSegments {
+		b.mu.Unlock()
+		return nil, errNoRoom
+	}
+	for i, seg := range b.segs.free {
+		if seg.size == b.o.SegmentBytes {
+			b.segs.free = append(b.segs.free[:i:i], b.segs.free[i+1:]...)
+			b.mu.Unlock()
+			return seg, nil
+		}
+	}
+	// A last resort: without a head nothing can be said any more, so the
+	// reserve may pass the limit by a segment.
+	fits := b.segs.bytes+b.o.SegmentBytes <= b.o.MaxBytes || !messages && b.segs.head == nil
+	b.mu.Unlock()
+	if !fits {
+		return nil, errNoRoom
+	}
+	return b.makeSegment(nil)
+}
+
+// makeSegment makes a file of zeros. With init, the first bytes are its.
+func (b *Buffer) makeSegment(init func(*segment) []byte) (*segment, error) {
+	b.mu.Lock()
+	id := b.segs.next
+	b.segs.next++
+	size := b.o.SegmentBytes
+	b.segs.bytes += size
+	b.mu.Unlock()
+	seg, err := b.fillSegment(id, size, init)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.segs.bytes -= size
+		b.noSpares = time.Now().Add(retryDisk)
+		return nil, fmt.Errorf("make segment %08x: %w", id, err)
+	}
+	b.stats.BytesPrepared += uint64(size)
+	return seg, nil
+}
+
+func (b *Buffer) fillSegment(id uint32, size int64, init func(*segment) []byte) (*segment, error) {
+	name := segmentName(id)
+	f, err := b.fs.Create(name + tempSuffix)
+	if err != nil {
+		return nil, err
+	}
+	seg := &segment{id: id, file: f, size: size}
+	zeros := make([]byte, min(size, 256<<10))
+	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+	}
+	if err == nil && init != nil {
+		_, err = f.WriteAt(init(seg), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = b.fs.Publish(name+tempSuffix, name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), b.fs.Remove(name+tempSuffix))
+	}
+	return seg, nil
+}
+
+// abandonHead gives the head segment up after err: what was synced in it
+// counts, nothing more is written there. Under commitMu.
+func (b *Buffer) abandonHead(err error) {
+	b.mu.Lock()
+	b.stats.DiskErrors++
+	seg := b.segs.head
+	b.segs.head = nil
+	if seg != nil {
+		seg.suspect = true
+		if seg.end > 0 {
+			b.segs.addLive(seg) // it may hold the newest snapshot
+			b.suspectDead = true
+		}
+	}
+	b.mu.Unlock()
+	if seg != nil && seg.end == 0 {
+		b.drop(seg)
+	}
+	b.log.Error("journal segment given up", "error", err)
+}
+
+// release takes dead segments off the live ones: what can be written again
+// becomes free, the rest is returned, to be discarded. Under mu.
+func (b *Buffer) release(dead []*segment) (remove []*segment) {
+	for _, seg := range dead {
+		if seg.tidy(b.state) {
+			continue
+		}
+		for i, x := range b.segs.live {
+			if x == seg {
+				b.segs.live = append(b.segs.live[:i:i], b.segs.live[i+1:]...)
+				break
+			}
+		}
+		if seg.suspect || seg.size != b.o.SegmentBytes || b.segs.bytes > b.o.MaxBytes {
+			b.segs.bytes -= seg.size
+			remove = append(remove, seg)
+		} else {
+			b.segs.addFree(seg)
+		}
+	}
+	return remove
+}
+
+// drop takes a segment that was never synced since it was free out of use.
+func (b *Buffer) drop(seg *segment) {
+	b.mu.Lock()
+	b.segs.bytes -= seg.size
+	b.mu.Unlock()
+	b.discard(seg)
+}
+
+// discard removes a file that is in no list any more.
+func (b *Buffer) discard(seg *segment) {
+	if err := errors.Join(seg.file.Close(), b.fs.Remove(segmentName(seg.id))); err != nil {
+		b.log.Warn("journal segment not removed", "segment", segmentName(seg.id), "error", err)
+	}
+}
+
+// firstHead makes the first segment of a journal: it gets its name only when
+// its snapshot is durable.
+func (b *Buffer) firstHead() error {
+	b.journal = stream.NewEpoch()
+	b.generation = 1
+	n := int64(0)
+	seg, err := b.makeSegment(func(seg *segment) []byte {
+		salt := stream.NewEpoch()
+		seg.generation, seg.salt = 1, binary.LittleEndian.Uint64(salt[:8])
+		b.scratch, n = b.encodeHead(seg)
+		return b.scratch
+	})
+	if err != nil {
+		return err
+	}
+	b.headAt, b.headIndex = pageSize+n, 1
+	seg.end = b.headAt
+	b.segs.head = seg
+	return nil
+}
