@@ -32,6 +32,7 @@ var rows = map[string]int{
 	"internal/edge":      4,
 	"internal/hub":       4,
 	"firmware-sim/prove": 4,
+	"firmware-sim/fleet": 4,
 
 	"internal/uplink":      3,
 	"internal/sensors":     3,
@@ -43,6 +44,7 @@ var rows = map[string]int{
 	"pkg/buffer":             2,
 	"pkg/commitlog/local":    2,
 	"internal/mqttfront":     2,
+	"internal/wire":          2,
 	"internal/rig/badlink":   2,
 	"internal/rig/recording": 2,
 	"internal/rig/receipts":  2,
@@ -51,7 +53,6 @@ var rows = map[string]int{
 	"pkg/commitlog":         1,
 	"pkg/commitlog/logtest": 2, // the contract's test suite, imported by tests only
 	"pkg/codec":             1,
-	"internal/wire":         1,
 	"internal/config":       1,
 	"internal/obs":          1,
 	"internal/pki":          1,
