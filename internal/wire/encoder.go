@@ -37,25 +37,39 @@ func (e *Encoder) Fresh() bool { return !e.session.begun }
 // Append appends the payload of b's PUBLISH to dst. After an error, which wraps
 // ErrInvalid or ErrTooLarge, nothing was appended and the encoder is as before.
 func (e *Encoder) Append(dst []byte, b *stream.Batch) ([]byte, error) {
+	out, err := e.encode(dst, b)
+	if err != nil {
+		return dst, err
+	}
+	e.session.advance(b, codec.Rows)
+	return out, nil
+}
+
+// Check gives the error that Append would give, and changes nothing.
+func (e *Encoder) Check(b *stream.Batch) error {
+	_, err := e.encode(nil, b)
+	return err
+}
+
+func (e *Encoder) encode(dst []byte, b *stream.Batch) ([]byte, error) {
 	if bad := checkBatch(b, len(b.Records)); bad != "" {
-		return dst, fmt.Errorf("%w: %s", ErrInvalid, bad)
+		return nil, fmt.Errorf("%w: %s", ErrInvalid, bad)
 	}
 	for i := range b.Records {
 		if b.Records[i].Seq != b.First+uint64(i) {
-			return dst, fmt.Errorf("%w: number %d where %d is due", ErrInvalid, b.Records[i].Seq, b.First+uint64(i))
+			return nil, fmt.Errorf("%w: number %d where %d is due", ErrInvalid, b.Records[i].Seq, b.First+uint64(i))
 		}
 	}
 	if err := e.fill(b); err != nil {
-		return dst, err
+		return nil, err
 	}
 	out, err := proto.MarshalOptions{}.MarshalAppend(dst, &e.msg)
 	if err != nil {
-		return dst, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if n := len(out) - len(dst); e.o.MaxBytes > 0 && n > e.o.MaxBytes {
-		return dst, fmt.Errorf("%w: %d bytes, %d allowed", ErrTooLarge, n, e.o.MaxBytes)
+		return nil, fmt.Errorf("%w: %d bytes, %d allowed", ErrTooLarge, n, e.o.MaxBytes)
 	}
-	e.session.advance(b, codec.Rows)
 	return out, nil
 }
 
