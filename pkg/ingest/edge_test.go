@@ -332,13 +332,12 @@ func (e *simEdge) send(i int, losses bool, from uint64, limit int) bool {
 	if !ok {
 		return false
 	}
-	p := &e.mem.epochs[i]
-	if p.flushed != e.conn.welcome.Log {
+	id := e.mem.epochs[i].id
+	if log := e.conn.welcome.Log; e.mem.epochs[i].flushed != log {
 		e.flush() // the mark carries what is settled so far
-		p = e.mem.find(p.id)
-		p.flushed = e.conn.welcome.Log
+		e.mem.find(id).flushed = log
 	}
-	e.submit(p.id, records, lost)
+	e.submit(id, records, lost)
 	return true
 }
 
@@ -403,8 +402,7 @@ func (e *simEdge) receive() bool {
 
 func (e *simEdge) answer(s *sent, o Outcome) {
 	e.inflight = e.inflight[1:]
-	if o.Code == Settled {
-		p := e.mem.find(s.epoch)
+	if p := e.mem.find(s.epoch); o.Code == Settled && p != nil { // nil: resent, and done with meanwhile
 		p.answered = e.conn.welcome.Log
 		in, lost := s.records.Clone(), s.losses.Clone()
 		in.RemoveSet(&o.Lost)
@@ -412,9 +410,8 @@ func (e *simEdge) answer(s *sent, o Outcome) {
 		lost.RemoveSet(&o.In)
 		lost.AddSet(&o.Lost)
 		e.settle(p, in, lost)
-	} else {
-		e.paused = e.fifo
 	}
+	e.paused = e.paused || e.fifo && o.Code != Settled
 	if len(e.inflight) == 0 {
 		e.paused = false
 	}

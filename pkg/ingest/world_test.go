@@ -77,6 +77,13 @@ func (c *checked) quiet() {
 	c.mu.Unlock()
 }
 
+// loud lets the log's own id be seen again.
+func (c *checked) loud() {
+	c.mu.Lock()
+	c.id = stream.LogID{}
+	c.mu.Unlock()
+}
+
 func (c *checked) ID() stream.LogID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,9 +146,17 @@ func (h *hub) stop() error {
 	return err
 }
 
+// tb is what *testing.T and *rapid.T have in common.
+type tb interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Fatal(args ...any)
+}
+
 // world is a hub over a log in memory, in a bubble of fake time.
 type world struct {
-	t   testing.TB
+	t   tb
 	mem *logtest.Mem
 	log *checked
 	hub *hub
@@ -162,7 +177,7 @@ func inWorld(t *testing.T, o Options, f func(w *world)) {
 	})
 }
 
-func newWorld(t testing.TB, shards int, o Options) *world {
+func newWorld(t tb, shards int, o Options) *world {
 	w := &world{t: t, mem: logtest.NewMem(shards), o: o}
 	w.log = &checked{Log: w.mem}
 	w.mem.Inject(w.outcome)

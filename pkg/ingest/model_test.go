@@ -1,0 +1,532 @@
+package ingest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/packetboat/packetboat/pkg/commitlog"
+	"github.com/packetboat/packetboat/pkg/commitlog/logtest"
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// lineage is a disk of the device and what is known of it from outside.
+type lineage struct {
+	*simEdge
+	acked   map[string]bool // durable on this disk
+	excused map[string]bool // went with a log that was cut, while settled here
+	dialing chan dialed     // not nil: a connect is under way
+}
+
+type dialed struct {
+	conn *simConn
+	err  error
+}
+
+// model drives one device, with up to two disks, against one hub and its log,
+// through every fault there is, and judges what the log holds in the end.
+type model struct {
+	*world
+	rt      tb
+	r       *rand.Rand
+	edges   []*lineage
+	image   *lineage
+	backup  *logtest.Backup
+	fifo    bool
+	single  bool // there was only ever one disk
+	cut     bool // the log went back or was replaced
+	clones  bool // two disks were in use
+	content map[stream.Epoch][]string
+	order   []stream.Epoch // as they began
+	n       int
+	met     stats
+}
+
+var (
+	walks    = flag.Int("walks", 300, "random walks of TestAgainstModel, for each kind of lane")
+	walkSeed = flag.Uint64("walkseed", 0, "seed of the first walk; 0: random")
+)
+
+// The promises of the protocol hold at every end: I1 nothing twice; I2 what was
+// acknowledged is in the log, or declared lost, or went with a log that was cut;
+// I3 order of fifo lanes; I4 one content for each number; I5 it comes to rest,
+// without gaps; I6 nothing is given up as stale.
+func TestAgainstModel(t *testing.T) {
+	seed := *walkSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	for _, fifo := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fifo=%v", fifo), func(t *testing.T) {
+			met := stats{}
+			for i := range *walks {
+				r := rand.New(rand.NewPCG(seed+uint64(i), 0))
+				plan := make([]uint64, 20+r.IntN(200))
+				for i := range plan {
+					plan[i] = r.Uint64()
+				}
+				failed := walk(t, plan, fifo, met, nil)
+				if failed == "" {
+					continue
+				}
+				plan = shorten(t, plan, fifo)
+				var trace []string
+				again := walk(t, plan, fifo, nil, &trace)
+				t.Fatalf("walk -walkseed=%d: %s\nshortened to %d steps: %s\n%s", seed+uint64(i), failed, len(plan), again, strings.Join(trace, "\n"))
+			}
+			met.mustHave(t, fifo)
+		})
+	}
+}
+
+// shorten leaves out steps as long as some promise is broken.
+func shorten(t *testing.T, plan []uint64, fifo bool) []uint64 {
+	for n := len(plan) / 2; n > 0; n /= 2 {
+		for i := 0; i+n <= len(plan); {
+			if less := slices.Delete(slices.Clone(plan), i, i+n); walk(t, less, fifo, nil, nil) != "" {
+				plan = less
+			} else {
+				i += n
+			}
+		}
+	}
+	return plan
+}
+
+// broken is what a walk panics with.
+type broken string
+
+// judge fails a walk.
+type judge struct{}
+
+func (judge) Helper()                   {}
+func (judge) Errorf(f string, a ...any) { panic(broken(fmt.Sprintf(f, a...))) }
+func (judge) Fatalf(f string, a ...any) { panic(broken(fmt.Sprintf(f, a...))) }
+func (judge) Fatal(a ...any)            { panic(broken(fmt.Sprint(a...))) }
+
+// walk takes the steps of a plan and says what is wrong at the end. Every step
+// has randomness of its own, so that it does much the same when others are left
+// out.
+func walk(t *testing.T, plan []uint64, fifo bool, met stats, trace *[]string) (failed string) {
+	synctest.Test(t, func(*testing.T) {
+		defer func() {
+			if p := recover(); p != nil {
+				b, ok := p.(broken)
+				if !ok {
+					panic(p)
+				}
+				failed = string(b)
+			}
+		}()
+		runModel(plan, fifo, met, trace)
+	})
+	return failed
+}
+
+// stats sums up what the runs met: a model test that meets nothing proves nothing.
+type stats map[string]int64
+
+func (s stats) add(x stats) {
+	for k, n := range x {
+		s[k] += n
+	}
+}
+
+func (s stats) mustHave(t *testing.T, fifo bool) {
+	t.Logf("met: %v", s)
+	names := []string{"batches", "records", "duplicates", "takeovers", "rejected", "fenced", "unknown", "other_log", "evicted", "refused shard"}
+	if fifo {
+		names = append(names, "refused order")
+	} else {
+		names = append(names, "overlaps")
+	}
+	for _, k := range names {
+		if s[k] == 0 && !t.Failed() {
+			t.Errorf("the runs never met: %s", k)
+		}
+	}
+}
+
+func (m *model) count(in *Ingest) {
+	s := in.Stats()
+	if m.met == nil {
+		return
+	}
+	m.met.add(stats{
+		"batches": s.Batches, "records": s.Records, "duplicates": s.Duplicates, "takeovers": s.Takeovers, "recovered": s.Recovered,
+		"rejected": s.Rejected, "fenced": s.Fenced, "unknown": s.Unknown, "other_log": s.Losses["other_log"], "log_restored": s.Losses["log_restored"],
+		"evicted": s.Losses["evicted"], "incarnations": s.Incarnations, "overlaps": s.Overlaps, "refused order": s.Refused["order"],
+		"refused shard": s.Refused["shard"], "no space": s.NoSpace,
+	})
+}
+
+func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
+	m := &model{rt: judge{}, fifo: fifo, single: true, content: map[stream.Epoch][]string{}, met: met}
+	m.world = newWorld(m.rt, 1, Options{WindowMessages: 3, MinWindow: 3, PacketBytes: 4096, GroupRecords: 4})
+	defer func() {
+		for _, e := range m.edges {
+			m.forget(e)
+			e.hangUp()
+		}
+		m.close()
+	}()
+	m.edges = []*lineage{{simEdge: newSimEdge("truck", fifo), acked: map[string]bool{}, excused: map[string]bool{}}}
+	m.began(m.edges[0])
+	m.shut()
+	steps := map[string]func(){
+		"append": m.append, "evict": m.evict, "connect": m.connect, "send": m.send, "send loss": m.sendLoss, "receive": m.receive,
+		"commit": m.commit, "fault": m.fault, "flush": m.flush, "drop": m.drop, "crash": m.crashEdge,
+		"copy": m.copyDisk, "start copy": m.startCopy, "hub crash": m.hubCrash, "backup": m.takeBackup, "log goes back": m.goBack,
+		"replace log": m.replace, "tick": m.tick, "resend": m.resend,
+	}
+	// What makes progress comes more often than what breaks it.
+	var deck []string
+	for _, x := range []struct {
+		n    int
+		step string
+	}{
+		{8, "append"}, {8, "send"}, {8, "connect"}, {10, "commit"}, {8, "receive"}, {4, "tick"}, {4, "resend"}, {2, "send loss"},
+		{2, "evict"}, {4, "fault"}, {2, "flush"}, {2, "drop"}, {2, "crash"}, {1, "copy"}, {1, "start copy"}, {1, "hub crash"},
+		{1, "backup"}, {1, "log goes back"}, {1, "replace log"},
+	} {
+		for range x.n {
+			deck = append(deck, x.step)
+		}
+	}
+	for _, n := range plan {
+		m.r = rand.New(rand.NewPCG(n, 1))
+		step := deck[m.r.IntN(len(deck))]
+		if trace != nil {
+			*trace = append(*trace, step)
+		}
+		steps[step]()
+	}
+	m.rest()
+	m.judge()
+	m.check()
+	m.count(m.hub.Ingest)
+}
+
+func (m *model) pick(n int) int { return m.r.IntN(n) }
+
+func (m *model) edge() *lineage { return m.edges[m.pick(len(m.edges))] }
+
+// began notes the epoch in use.
+func (m *model) began(e *lineage) {
+	id := e.mem.epochs[len(e.mem.epochs)-1].id
+	if m.content[id] == nil {
+		m.content[id] = []string{}
+		m.order = append(m.order, id)
+	}
+}
+
+func (m *model) append() {
+	e := m.edge()
+	m.n++
+	name := fmt.Sprintf("m%d", m.n)
+	e.simEdge.append(name)
+	e.acked[name] = true
+	id := e.mem.epochs[len(e.mem.epochs)-1].id
+	m.content[id] = append(m.content[id], name)
+}
+
+func (m *model) evict() { m.edge().evict() }
+
+func (m *model) flush() { m.edge().flush() }
+
+func (m *model) epoch(e *lineage) int { return m.pick(len(e.mem.epochs)) }
+
+func (m *model) send() {
+	e := m.edge()
+	e.send(m.epoch(e), false, uint64(m.pick(6)), 1+m.pick(3))
+}
+
+func (m *model) sendLoss() {
+	e := m.edge()
+	e.send(m.epoch(e), true, 1, 1)
+}
+
+// resend puts numbers on the wire again that are there, or have an answer.
+func (m *model) resend() {
+	e := m.edge()
+	if e.conn == nil || e.fifo || len(e.inflight) >= 3 {
+		return
+	}
+	p := &e.mem.epochs[m.epoch(e)]
+	if p.head() == 0 {
+		return
+	}
+	first := uint64(m.pick(int(p.head()))) + 1
+	last := min(first+uint64(m.pick(3)), p.head())
+	for n := first; n <= last; n++ {
+		if p.lost.Contains(n) {
+			return
+		}
+	}
+	e.submit(p.id, rng(first, last), stream.RangeSet{})
+}
+
+func (m *model) receive() {
+	synctest.Wait()
+	m.edge().receive()
+}
+
+// connect begins to connect, or looks what became of that.
+func (m *model) connect() {
+	e := m.edge()
+	if e.dialing == nil {
+		c, held := make(chan dialed, 1), e.heldList()
+		e.dialing = c
+		go func() {
+			conn, err := e.dial(m.hub.Ingest, held)
+			c <- dialed{conn, err}
+		}()
+	}
+	m.dialed(e)
+}
+
+func (m *model) dialed(e *lineage) {
+	synctest.Wait()
+	if e.dialing == nil {
+		return
+	}
+	select {
+	case d := <-e.dialing:
+		e.dialing = nil
+		if d.err == nil {
+			if m.pick(4) == 0 { // coverage may leave out ranges, never epochs
+				for i := range d.conn.welcome.Coverage {
+					d.conn.welcome.Coverage[i].Lanes = nil
+				}
+			}
+			e.adopt(d.conn)
+			m.began(e)
+		}
+	default:
+	}
+}
+
+// forget lets go of a connect that is under way.
+func (m *model) forget(e *lineage) {
+	if c := e.dialing; c != nil {
+		e.dialing = nil
+		go func() {
+			if d := <-c; d.err == nil {
+				d.conn.session.Close()
+			}
+		}()
+	}
+}
+
+func (m *model) commit() { m.let(logtest.Commit) }
+
+func (m *model) fault() {
+	all := []logtest.Outcome{logtest.Reject, logtest.NoSpace, logtest.Fence, logtest.UnknownIn, logtest.UnknownOut}
+	m.let(all[m.pick(len(all))])
+}
+
+func (m *model) drop() {
+	e := m.edge()
+	m.forget(e)
+	e.hangUp()
+}
+
+func (m *model) crashEdge() {
+	e := m.edge()
+	m.forget(e)
+	e.reopen()
+	m.began(e)
+}
+
+func (m *model) copyDisk() {
+	e := m.edge()
+	if m.image != nil || !m.single {
+		return
+	}
+	m.image = &lineage{
+		simEdge: &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, disk: e.disk.clone()},
+		acked:   maps.Clone(e.acked), excused: maps.Clone(e.excused),
+	}
+}
+
+// startCopy starts the copy, beside the disk that it was made of or in its place.
+func (m *model) startCopy() {
+	if m.image == nil {
+		return
+	}
+	if m.single = false; m.pick(2) == 0 {
+		m.forget(m.edges[0])
+		m.edges[0].hangUp()
+		m.edges = nil
+	} else {
+		m.clones = true
+	}
+	m.image.reopen()
+	m.edges = append(m.edges, m.image)
+	m.began(m.image)
+	m.image = nil
+}
+
+func (m *model) tick() {
+	time.Sleep([]time.Duration{30 * time.Millisecond, 200 * time.Millisecond, 6 * time.Second}[m.pick(3)])
+}
+
+func (m *model) hubCrash() { m.restart(nil) }
+
+func (m *model) restart(f func()) {
+	for _, e := range m.edges {
+		m.forget(e)
+	}
+	before := m.hub.Ingest
+	m.crash(f)
+	m.count(before)
+	for _, e := range m.edges {
+		e.hangUp()
+	}
+	m.shut()
+}
+
+func (m *model) takeBackup() { m.backup = m.mem.Backup() }
+
+// goBack restores the backup; quietly: nobody gives the log another incarnation.
+func (m *model) goBack() {
+	if m.backup == nil {
+		return
+	}
+	quiet := m.pick(2) == 1
+	if quiet {
+		m.log.quiet()
+	}
+	m.loseLog(func() {
+		m.mem.Restore(m.backup)
+		if !quiet {
+			m.log.loud()
+		}
+	})
+}
+
+func (m *model) replace() {
+	m.backup = nil
+	m.loseLog(func() {
+		m.mem.Wipe()
+		m.log.loud()
+	})
+}
+
+// loseLog runs f while the hub is down, and notes which messages went with the
+// log that an edge had let go of.
+func (m *model) loseLog(f func()) {
+	m.cut = true
+	gone := map[string]bool{}
+	m.restart(func() {
+		for _, c := range m.contents() {
+			gone[c] = true
+		}
+		f()
+		for _, c := range m.contents() {
+			delete(gone, c)
+		}
+	})
+	excuse := func(e *lineage, d *simDisk) {
+		lost := maps.Clone(gone)
+		for i := range d.epochs {
+			d.epochs[i].each(d.epochs[i].open(), func(c string) { delete(lost, c) })
+		}
+		maps.Copy(e.excused, lost)
+	}
+	for _, e := range m.edges {
+		excuse(e, &e.mem)
+	}
+	if m.image != nil {
+		excuse(m.image, &m.image.disk)
+	}
+}
+
+// rest stops the faults and lets everything run to its end.
+func (m *model) rest() {
+	m.open()
+	for _, e := range m.edges {
+		m.forget(e)
+	}
+	time.Sleep(10 * time.Second)
+	for _, e := range m.edges {
+		e.hangUp() // so that each gets a welcome
+		m.drain(e.simEdge)
+	}
+}
+
+func (m *model) judge() {
+	in, last, began := map[string]bool{}, map[stream.Epoch]uint64{}, 0
+	for s, err := range m.mem.Read(context.Background(), commitlog.Cursor{}, commitlog.Filter{}) {
+		if err != nil {
+			m.rt.Fatal(err)
+		}
+		c := string(s.Payload)
+		if in[c] {
+			m.rt.Fatalf("I1: %s is twice in the log", c)
+		}
+		in[c] = true
+		if all := m.content[s.Epoch]; s.Seq > uint64(len(all)) || all[s.Seq-1] != c {
+			m.rt.Fatalf("I4: number %d of %s is %s", s.Seq, s.Epoch, c)
+		}
+		if !m.fifo {
+			continue
+		}
+		if s.Seq <= last[s.Epoch] {
+			m.rt.Fatalf("I3: number %d of %s after %d", s.Seq, s.Epoch, last[s.Epoch])
+		}
+		last[s.Epoch] = s.Seq
+		if i := slices.Index(m.order, s.Epoch); m.single && i < began {
+			m.rt.Fatalf("I3: an epoch after a newer one")
+		} else {
+			began = i
+		}
+	}
+	cov := m.coverage("truck")
+	lost := map[string]bool{}
+	for _, e := range cov.Epochs {
+		l := &e.Lanes[stream.Normal]
+		for n := range l.Lost.Max() + 1 {
+			if l.Lost.Contains(n) {
+				lost[m.content[e.ID][n-1]] = true
+			}
+		}
+		if out := l.Out(); !out.IsEmpty() && m.single && !m.cut {
+			m.rt.Fatalf("I5: %s of %s have no answer", out.String(), e.ID)
+		}
+	}
+	for _, e := range m.edges {
+		m.judgeEdge(e, in, lost)
+	}
+}
+
+func (m *model) judgeEdge(e *lineage, in, lost map[string]bool) {
+	if len(e.mem.stale) > 0 {
+		m.rt.Fatalf("I6: given up as stale: %v", e.mem.stale)
+	}
+	for c := range e.acked {
+		if !in[c] && !lost[c] && !e.mem.ledger[c] && !e.excused[c] {
+			m.rt.Fatalf("I2: %s was acknowledged and is nowhere", c)
+		}
+		if !m.cut && in[c] && e.mem.ledger[c] {
+			m.rt.Fatalf("I2: the edge calls %s lost, and it is in the log", c)
+		}
+		if !m.cut && m.single && lost[c] && !e.mem.ledger[c] {
+			m.rt.Fatalf("I2: the log calls %s lost, and the edge does not", c)
+		}
+	}
+	for i := range e.mem.epochs {
+		p := &e.mem.epochs[i]
+		l := m.lane(e.simEdge, i)
+		if out := l.Out(); !out.IsEmpty() && m.single {
+			m.rt.Fatalf("I5: %s of %s have no answer", out.String(), p.id)
+		}
+	}
+}
