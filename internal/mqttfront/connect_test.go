@@ -338,3 +338,11 @@ func TestTLS(t *testing.T) {
 	h.session(t, 0).peer.Disconnect(ServerBusy, "")
 	c.expectDisconnect(ServerBusy)
 }
+
+// willless takes wills away.
+type willless struct{ h *fakeHandler }
+
+func (h willless) Connect(ctx context.Context, p *Peer) (Session, Welcome, error) {
+	p.Will = nil
+	return h.h.Connect(ctx, p)
+}

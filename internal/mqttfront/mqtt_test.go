@@ -165,7 +165,7 @@ func start(t testing.TB, h *fakeHandler, o Options) *server {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		if _, bench := t.(*testing.B); bench {
+		if _, plain := t.(*testing.T); !plain {
 			o.Logger = nil
 		}
 	}

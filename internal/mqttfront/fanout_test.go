@@ -1,0 +1,245 @@
+package mqttfront
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// Local subscribers see a message after it was settled with success, not before
+// and not otherwise.
+func TestFanOutAfterSettle(t *testing.T) {
+	h := newFake()
+	h.publish = h.hold
+	s := start(t, h, Options{FanOut: true})
+	sub := connect(t, s.addr, connectOptions{id: "sub", version: 4})
+	if got := sub.subscribe(1, "v/+/temp", 1); got != 1 {
+		t.Fatalf("SUBACK 0x%02x", got)
+	}
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	session := h.session(t, 1)
+	for i := range 5 {
+		pub.publish("v/1/temp", i+1, fmt.Sprint("m", i))
+	}
+	pub.publish("v/1/speed", 6, "other")
+	h.await(t, "messages", func() bool { return len(session.settle) == 6 })
+	sub.ping() // nothing came
+	for i, r := range []Result{{}, {Code: QuotaExceeded}, {NoFanOut: true}, {Code: NoMatchingSubscribers}, {}, {}} {
+		session.settle[i](r)
+	}
+	for i, want := range []string{"m0", "m3", "m4"} {
+		body := sub.expect(0x32)
+		if !bytes.HasSuffix(body, []byte(want)) {
+			t.Errorf("message %d: % x, want %s", i, body, want)
+		}
+		sub.send(packet(typePuback<<4, body[10:12]))
+	}
+	sub.ping()
+	if st := s.Stats(); st.Subscriptions != 1 || st.FanOut != 4 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestFanOutProperties(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	c := connect(t, s.addr, connectOptions{id: "c"})
+	c.subscribe(1, "echo/#", 0)
+	props := append([]byte{propContentType}, str("json")...)
+	props = append(props, userProp("k", "v")...)
+	c.publish("echo/x", 1, "payload", props...)
+	c.expectAck(1, 0)
+	body := c.expect(0x30)
+	if !bytes.Contains(body, props[:7]) || !bytes.Contains(body, userProp("k", "v")) || !bytes.HasSuffix(body, []byte("payload")) {
+		t.Errorf("got % x", body)
+	}
+	// [MQTT-3.8.3-3]
+	const noLocal = 1 << 2
+	c.subscribe(2, "echo/#", noLocal)
+	c.publish("echo/x", 2, "again")
+	c.expectAck(2, 0)
+	other := connect(t, s.addr, connectOptions{id: "other"})
+	other.publish("echo/y", 1, "from the other")
+	if body := c.expect(0x30); !bytes.HasSuffix(body, []byte("from the other")) {
+		t.Errorf("no local: got % x", body)
+	}
+}
+
+func TestSubscribeIsAsked(t *testing.T) {
+	h := newFake()
+	h.allow = func(filter string) bool { return strings.HasPrefix(filter, "own/") }
+	s := start(t, h, Options{FanOut: true})
+	for _, version := range []byte{4, 5} {
+		c := connect(t, s.addr, connectOptions{id: "c", version: version})
+		refused := func(code byte) byte {
+			if version == 4 {
+				return 0x80
+			}
+			return code
+		}
+		for filter, want := range map[string]byte{
+			"own/#": 0, "own/+/x": 0, "other": refused(NotAuthorized), "#": refused(NotAuthorized), "$SYS/#": refused(NotAuthorized),
+			"$share/g/own/#": 0, "$share/g/other": refused(NotAuthorized), "own/#/x": refused(TopicFilterInvalid),
+			"own/a+": refused(TopicFilterInvalid), "own/" + strings.Repeat("/", maxLevels): refused(TopicFilterInvalid),
+			"own/" + strings.Repeat("x", maxFilterBytes): refused(TopicFilterInvalid),
+		} {
+			if got := c.subscribe(3, filter, 0); got != want {
+				t.Errorf("version %d, %.40q: SUBACK 0x%02x, want 0x%02x", version, filter, got, want)
+			}
+		}
+	}
+	c := connect(t, s.addr, connectOptions{id: "many"})
+	for i := range maxSubscriptions {
+		if got := c.subscribe(1, fmt.Sprint("own/", i), 0); got != 0 {
+			t.Fatalf("subscription %d: 0x%02x", i, got)
+		}
+	}
+	if got := c.subscribe(1, "own/more", 0); got != QuotaExceeded {
+		t.Errorf("one too many: 0x%02x", got)
+	}
+	if got := c.subscribe(1, "own/3", 0); got != 0 {
+		t.Errorf("one it has already: 0x%02x", got)
+	}
+}
+
+func TestRetained(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	c := connect(t, s.addr, connectOptions{id: "c"})
+	const retain = flagRetain
+	c.send(c.publishPacket("r/a", 1, retain, "one"))
+	c.send(c.publishPacket("r/b", 2, retain, "two"))
+	c.send(c.publishPacket("r/b", 3, retain, ""))
+	c.send(c.publishPacket("r/c", 4, retain, "three"))
+	for i := range 4 {
+		c.expectAck(i+1, 0)
+	}
+	eventually(t, "retained", func() bool { return s.Stats().FanOut == 4 })
+	if n := s.Stats().Retained; n != 2 {
+		t.Errorf("%d retained", n)
+	}
+	sub := connect(t, s.addr, connectOptions{id: "sub"})
+	sub.subscribe(1, "r/#", 0)
+	got := map[string]bool{}
+	for range 2 {
+		body := sub.expect(0x31)
+		got[string(body[2:5])+string(body[6:])] = true
+	}
+	if !got["r/aone"] || !got["r/cthree"] {
+		t.Errorf("got %v", got)
+	}
+	sub.ping()
+	// A refused message is not retained.
+	h.publish = func(_ *fakeSession, _ *Publish, settle Settle) { settle(Result{Code: QuotaExceeded}) }
+	c.send(c.publishPacket("r/d", 5, retain, "four"))
+	c.expectAck(5, QuotaExceeded)
+	if n := s.Stats().Retained; n != 2 {
+		t.Errorf("%d retained after a refusal", n)
+	}
+}
+
+// A subscriber that does not read costs nobody else anything: not publishers
+// their acknowledgements, nor other subscribers their messages.
+func TestSlowSubscriber(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	for _, qos := range []byte{0, 1} {
+		slow := connect(t, s.addr, connectOptions{id: fmt.Sprint("slow", qos), keepAlive: 0})
+		if err := slow.Conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+			t.Fatal(err)
+		}
+		slow.subscribe(1, "t", qos)
+	}
+	quick := connect(t, s.addr, connectOptions{id: "quick"})
+	quick.subscribe(1, "last", 0)
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	payload := strings.Repeat("x", 10_000)
+	for i := range 3000 {
+		pub.publish("t", i+1, payload)
+		pub.expectAck(i+1, 0)
+	}
+	eventually(t, "the fan-out has nothing to do", func() bool { return s.fan.bytes.Load() == 0 })
+	pub.publish("last", 3001, "end")
+	pub.expectAck(3001, 0)
+	if body := quick.expect(0x30); !bytes.HasSuffix(body, []byte("end")) {
+		t.Errorf("got % x", body)
+	}
+	st := s.Stats()
+	if st.FanOutDropped["slow_subscriber"]+st.FanOutDropped["queue_full"] == 0 {
+		t.Errorf("nothing was dropped: %+v", st)
+	}
+}
+
+// Client and server number their packets independently; mochi alone refuses a
+// SUBSCRIBE that bears the number of a message to the client.
+func TestPacketIdentifiersAreTwoSpaces(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	sub := connect(t, s.addr, connectOptions{id: "sub"})
+	sub.subscribe(9, "t", 1)
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	pub.publish("t", 1, "x")
+	body := sub.expect(0x32)
+	id := int(body[3])<<8 | int(body[4])
+	if got := sub.subscribe(id, "u", 1); got != 1 {
+		t.Errorf("SUBACK 0x%02x", got)
+	}
+	sub.send(packet(typeUnsubscribe<<4|2, u16(id), []byte{0}, str("u")))
+	if body := sub.expect(0xB0); !bytes.Equal(body, append(u16(id), 0, 0)) {
+		t.Errorf("UNSUBACK % x", body)
+	}
+	// And a PUBLISH with that number does not make the server forget its own.
+	sub.publish("v", id, "x")
+	sub.expectAck(id, 0)
+	cl, _ := s.engine.Clients.Get("sub")
+	if n := cl.State.Inflight.Len(); n != 1 {
+		t.Errorf("%d messages on the way to the subscriber, want 1", n)
+	}
+	sub.send(packet(typePuback<<4, u16(id)))
+	sub.ping()
+	if n := cl.State.Inflight.Len(); n != 0 {
+		t.Errorf("%d messages on the way after PUBACK", n)
+	}
+}
+
+// The session of a client that asked for one survives its connection.
+func TestSessionPresent(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	expiry := []byte{0x11, 0, 0, 0, 60}
+	for _, version := range []byte{4, 5} {
+		o := connectOptions{id: fmt.Sprint("sub", version), version: version, persist: true}
+		if version == 5 {
+			o.props = expiry
+		}
+		sub := connect(t, s.addr, o)
+		sub.subscribe(1, "t", 1)
+		n := s.Stats().Clients
+		sub.Close()
+		eventually(t, "the client is gone", func() bool { return s.Stats().Clients == n-1 })
+		pub := connect(t, s.addr, connectOptions{id: "pub"})
+		pub.publish("t", 1, "while away")
+		pub.expectAck(1, 0)
+		eventually(t, "delivered", func() bool { return s.Stats().FanOut == int64(version)-3 })
+		sub = dial(t, s.addr)
+		if code, body := sub.connect(o); code != 0 || body[0] != 1 {
+			t.Errorf("CONNACK % x, want session present", body)
+		}
+		if body := sub.expect(0x3A); !bytes.HasSuffix(body, []byte("while away")) { // QoS 1, DUP
+			t.Errorf("got % x", body)
+		}
+		pub.Close()
+		sub.send([]byte{typeDisconnect << 4, 0})
+		sub.expectEnd()
+		o.persist = false
+		sub = dial(t, s.addr)
+		if _, body := sub.connect(o); body[0] != 0 {
+			t.Errorf("CONNACK % x after clean start", body)
+		}
+		sub.send([]byte{typeDisconnect << 4, 0})
+		sub.expectEnd()
+		eventually(t, "both are gone", func() bool { return s.Stats().Clients == 0 })
+	}
+}

@@ -1,0 +1,112 @@
+package mqttfront
+
+import (
+	"testing"
+)
+
+// A will goes through the session once the connection has broken, before Close,
+// and is fanned out as it is settled.
+func TestWills(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	sub := connect(t, s.addr, connectOptions{id: "sub"})
+	sub.subscribe(1, "will", 0)
+	n := 1
+	end := func(name string, want bool, o connectOptions, how func(c *raw)) {
+		t.Helper()
+		o.id, o.willTopic, o.will, o.willFlags = name, "will", name, 1<<3
+		c := connect(t, s.addr, o)
+		session := h.session(t, n)
+		n++
+		c.publish("before", 0, "x")
+		c.ping()
+		how(c)
+		h.await(t, "Close", func() bool { return session.closed == 1 })
+		h.mu.Lock()
+		got := session.got[1:]
+		h.mu.Unlock()
+		if !want {
+			if len(got) != 0 {
+				t.Errorf("%s: %d wills", name, len(got))
+			}
+			return
+		}
+		if len(got) != 1 || !got[0].Will || got[0].QoS != 1 || string(got[0].Payload) != name {
+			t.Fatalf("%s: wills %+v", name, got)
+		}
+		if body := sub.expect(0x30); string(body[7:]) != name {
+			t.Errorf("%s: subscriber got % x", name, body)
+		}
+	}
+	end("broken", true, connectOptions{}, func(c *raw) { c.Close() })
+	end("broken 3.1.1", true, connectOptions{version: 4}, func(c *raw) { c.Close() })
+	end("left", false, connectOptions{}, func(c *raw) { c.send([]byte{typeDisconnect << 4, 0}) })
+	end("left 3.1.1", false, connectOptions{version: 4}, func(c *raw) { c.send([]byte{typeDisconnect << 4, 0}) })
+	end("left with will", true, connectOptions{}, func(c *raw) { c.send([]byte{typeDisconnect << 4, 1, 4}) })
+	end("left with an error", true, connectOptions{}, func(c *raw) { c.send([]byte{typeDisconnect << 4, 1, 0x80}) })
+	end("violation", true, connectOptions{}, func(c *raw) { c.publish("+", 0, "x") })
+	end("kept silent", true, connectOptions{keepAlive: 1}, func(c *raw) {})
+	end("taken over", true, connectOptions{}, func(c *raw) {
+		connect(t, s.addr, connectOptions{id: "taken over"})
+	})
+	sub.ping()
+}
+
+// A will whose delay runs is dropped when the client is back in its session,
+// and due when it begins a new one.
+func TestDelayedWill(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	o := connectOptions{id: "a", willTopic: "will", will: "x", willProps: []byte{0x18, 0, 0, 0, 60}, props: []byte{0x11, 0, 0, 0, 60}, persist: true}
+	for i, clean := range []bool{false, true} {
+		c := connect(t, s.addr, o)
+		session := h.session(t, 2*i)
+		clients := s.Clients()
+		c.Close()
+		eventually(t, "the client is gone", func() bool { return s.Clients() == clients-1 })
+		h.mu.Lock()
+		if len(session.got)+session.closed != 0 {
+			t.Errorf("will published or session closed before its time")
+		}
+		h.mu.Unlock()
+		back := connect(t, s.addr, connectOptions{id: "a", persist: !clean, props: o.props})
+		h.await(t, "Close", func() bool { return session.closed == 1 })
+		want := 0
+		if clean {
+			want = 1
+		}
+		h.mu.Lock()
+		if len(session.got) != want {
+			t.Errorf("clean start %v: %d wills, want %d", clean, len(session.got), want)
+		}
+		h.mu.Unlock()
+		back.send([]byte{typeDisconnect << 4, 0})
+		back.expectEnd()
+	}
+	// The delay passes.
+	o.willProps, o.id = []byte{0x18, 0, 0, 0, 1}, "b"
+	c := connect(t, s.addr, o)
+	session := h.session(t, 4)
+	c.Close()
+	h.await(t, "will and Close", func() bool { return session.closed == 1 && len(session.got) == 1 })
+}
+
+// A handler may take the will away.
+func TestWillRefused(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	s.handler = willless{h}
+	c := connect(t, s.addr, connectOptions{id: "a", willTopic: "will", will: "x"})
+	session := h.session(t, 0)
+	c.Close()
+	h.await(t, "Close", func() bool { return session.closed == 1 })
+	if len(session.got) != 0 {
+		t.Errorf("will published")
+	}
+	for _, topic := range []string{"$SYS/x", "a/#"} {
+		c := dial(t, s.addr)
+		if code, _ := c.connect(connectOptions{id: "a", willTopic: topic, will: "x"}); code != TopicNameInvalid {
+			t.Errorf("will to %s: CONNACK 0x%02x", topic, code)
+		}
+	}
+}
