@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +114,16 @@ func (d *device) publish(topic string, packet []byte) (code byte, props []stream
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() { // the client forgets who waits for a PUBACK when its connection ends
+		select {
+		case <-d.client.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	res, err := d.client.Publish(ctx, &paho.Publish{QoS: 1, Topic: topic, Payload: packet})
 	if res == nil {
 		if errors.Is(err, context.DeadlineExceeded) {
