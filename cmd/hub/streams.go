@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -142,12 +140,7 @@ func lost(s *httpapi.Stream) string {
 	if s.Lost.Count == 0 {
 		return "0"
 	}
-	var why []string
-	for reason, n := range s.LostBy {
-		why = append(why, fmt.Sprintf("%s %d", reason, n))
-	}
-	slices.Sort(why)
-	return fmt.Sprintf("%d (%s)", s.Lost.Count, strings.Join(why, ", "))
+	return fmt.Sprintf("%d (%s)", s.Lost.Count, counted(s.LostBy))
 }
 
 func outThere(s *httpapi.Stream) string {

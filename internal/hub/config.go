@@ -159,8 +159,8 @@ func (c *Config) DevicesPath() string {
 	return filepath.Join(c.DataDir, "devices")
 }
 
-// logDir is where the embedded log lives.
-func (c *Config) logDir() string { return filepath.Join(c.DataDir, "log") }
+// LogDir is where the embedded log lives in a data directory.
+func LogDir(dataDir string) string { return filepath.Join(dataDir, "log") }
 
 // isLoopback reports whether a listener on host is reachable from this machine
 // only. A name is looked up by nobody here: only localhost is trusted to be it.

@@ -123,7 +123,7 @@ func (h *Hub) checkReach() error {
 func (h *Hub) storeOptions() local.Options {
 	s := h.c.Store
 	return local.Options{
-		Dir: h.c.logDir(), Shards: s.Shards, MinFree: int64(s.MinFree), Logger: h.log.With("component", "log"),
+		Dir: LogDir(h.c.DataDir), Shards: s.Shards, MinFree: int64(s.MinFree), Logger: h.log.With("component", "log"),
 		Retention: local.Retention{MaxAge: time.Duration(s.Retention.MaxAge), MaxBytes: int64(s.Retention.MaxBytes)},
 	}
 }
