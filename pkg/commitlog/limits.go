@@ -9,7 +9,7 @@ const (
 	// MaxIncomplete: a device with so many epochs, none of which may be
 	// forgotten, gets no new one; entries of it are rejected until an
 	// operator declares the missing numbers lost.
-	MaxIncomplete = 16 * MaxEpochs
+	MaxIncomplete = 4 * MaxEpochs
 	// MaxRanges is how many ranges the coverage of one lane of an epoch may
 	// take (in, lost and expired together). An entry that would exceed it and
 	// make the lane's coverage longer is rejected; one that closes gaps passes.
