@@ -160,8 +160,7 @@ func (e *Edge) openBuffer() (*buffer.Buffer, error) {
 		return nil, openError(c.DataDir, err)
 	}
 	s := b.Stats()
-	e.log.Info("buffer is open", "queued", s.Queued, "epochs", s.Epochs, "fresh", s.Recovery.Fresh, "frames", s.Recovery.Frames,
-		"damaged", s.Recovery.Damaged, "unreadable", s.Recovery.Unreadable, "took", s.Recovery.Took)
+	e.log.Info("buffer is open", "accepted", s.Accepted, "settled", s.Settled, "queued", s.Queued)
 	return b, nil
 }
 
