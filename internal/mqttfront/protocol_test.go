@@ -7,6 +7,9 @@ import (
 	"sync"
 	"testing"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -183,6 +186,68 @@ func TestMalformed(t *testing.T) {
 			c.expectDisconnect(tc.code)
 		})
 	}
+}
+
+// SUBSCRIBE and UNSUBSCRIBE are checked before mochi sees them: it panics on
+// the first of these.
+func TestMalformedFilters(t *testing.T) {
+	noOptions := append(append(u16(1), 0), str("t")...)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("mochi does not panic any more: checkFilters may go")
+			}
+		}()
+		pk := packets.Packet{ProtocolVersion: 5, FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}}
+		_ = pk.SubscribeDecode(noOptions)
+	}()
+	h := newFake()
+	s := start(t, h, Options{})
+	for _, version := range []byte{4, 5} {
+		for _, p := range [][]byte{
+			packet(typeSubscribe<<4|2, noOptions), packet(typeSubscribe<<4|2, u16(1), []byte{0}), packet(typeSubscribe<<4 | 2),
+			packet(typeUnsubscribe<<4|2, u16(1), []byte{0}), packet(typeUnsubscribe<<4|2, u16(1), []byte{0, 0, 3, 'x'}),
+			packet(typeSubscribe<<4|2, u16(1), []byte{0x80, 0x80, 0x80, 0x80, 0x80}),
+		} {
+			c := connect(t, s.addr, connectOptions{id: "a", version: version})
+			c.send(p)
+			if version == 5 {
+				c.expectDisconnect(MalformedPacket)
+			} else {
+				c.expectEnd()
+			}
+		}
+	}
+	if n := s.Stats().ProtocolErrors["engine_panic"]; n != 0 {
+		t.Errorf("mochi panicked %d times", n)
+	}
+}
+
+// A panic of mochi ends the connection that caused it, nothing else.
+func TestEnginePanics(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	if err := s.engine.AddHook(new(panicHook), nil); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, s.addr, connectOptions{id: "a"})
+	c.send(packet(typeUnsubscribe<<4|2, u16(1), []byte{0}, str("t")))
+	c.expectEnd()
+	h.await(t, "Close", func() bool { return h.sessions[0].closed == 1 })
+	c = connect(t, s.addr, connectOptions{id: "a"})
+	c.ping()
+	if n := s.Stats().ProtocolErrors["engine_panic"]; n != 1 {
+		t.Errorf("counted %d", n)
+	}
+}
+
+// panicHook stands for a fault of mochi.
+type panicHook struct{ mqtt.HookBase }
+
+func (panicHook) ID() string           { return "panic" }
+func (panicHook) Provides(b byte) bool { return b == mqtt.OnUnsubscribe }
+func (panicHook) OnUnsubscribe(*mqtt.Client, packets.Packet) packets.Packet {
+	panic("mochi is at fault")
 }
 
 // Bytes arrive as they please.

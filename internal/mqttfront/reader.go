@@ -194,9 +194,14 @@ func (c *conn) checkSize(kind byte, total int) *wireError {
 
 // foreign looks at a packet that mochi will handle.
 func (c *conn) foreign(first byte, body []byte) *wireError {
-	if first>>4 == typeDisconnect {
+	switch first >> 4 {
+	case typeDisconnect:
 		// 0x04 asks for the will to be published. [MQTT-3.1.2-8]
 		c.clean.Store(len(body) == 0 || body[0] == 0)
+	case typeSubscribe:
+		return checkFilters(body, c.version, 1)
+	case typeUnsubscribe:
+		return checkFilters(body, c.version, 0)
 	}
 	return nil
 }

@@ -131,8 +131,9 @@ func (c *conn) handshake() bool {
 }
 
 // runEngine lets mochi serve the connection. A client must not be able to stop
-// the process by what it sends: a panic of mochi ends the connection, one of
-// the Handler is not ours to stop.
+// the process by what it sends, and mochi has panicked on packets from outside
+// (see checkFilters): that ends the connection. A panic of the Handler is not
+// ours to stop.
 func (c *conn) runEngine() {
 	defer func() {
 		if c.calling {
@@ -140,7 +141,8 @@ func (c *conn) runEngine() {
 		}
 		if p := recover(); p != nil {
 			c.f.n.protocol("engine_panic")
-			c.f.log.Error("protocol engine panicked", "client", c.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c.f.log.Warn("protocol engine cannot read what a client sent", "client", c.id, "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p))
+			c.f.log.Debug("protocol engine panicked", "stack", string(debug.Stack()))
 			c.endLost(fmt.Errorf("protocol engine panicked: %v", p))
 		}
 	}()
