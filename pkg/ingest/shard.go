@@ -208,6 +208,7 @@ func (sh *shard) serve(ctx context.Context, owner commitlog.Owner) (why RevokeRe
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
+			sh.closeDoor()
 			sleep(appendCtx, sh.in.o.StopGrace)
 			cancel()
 		case <-appendCtx.Done():
@@ -242,11 +243,16 @@ func (sh *shard) queued() bool {
 	return len(sh.ring) > 0
 }
 
-// stop takes no more, and commits what was admitted.
-func (sh *shard) stop(ctx context.Context, own *ownership) {
+// closeDoor takes no more sessions and batches.
+func (sh *shard) closeDoor() {
 	sh.mu.Lock()
 	sh.own = nil
 	sh.mu.Unlock()
+}
+
+// stop commits what was admitted.
+func (sh *shard) stop(ctx context.Context, own *ownership) {
+	sh.closeDoor()
 	for sh.queued() {
 		if err := sh.commit(ctx, own, sh.take()); err != nil {
 			sh.in.o.Logger.Warn("shard lost while stopping", "shard", sh.n, "error", err)
