@@ -39,7 +39,7 @@ func (p *pinger) Run(ctx context.Context, conn net.Conn, keepAlive uint16) error
 		case now = <-tick.C:
 		}
 		heard, sent := time.Unix(0, p.conn.lastIn.Load()), time.Unix(0, p.lastOut.Load())
-		if heard.After(pinged) {
+		if !heard.Before(pinged) {
 			pinged = time.Time{}
 		}
 		if !pinged.IsZero() {
@@ -51,11 +51,11 @@ func (p *pinger) Run(ctx context.Context, conn net.Conn, keepAlive uint16) error
 		if now.Sub(sent) < interval/2 && now.Sub(heard) < interval {
 			continue
 		}
+		pinged = time.Now() // before the answer can be there
 		if _, err := packets.NewControlPacket(packets.PINGREQ).WriteTo(conn); err != nil {
 			return err
 		}
 		p.PacketSent()
-		pinged = time.Now()
 	}
 }
 

@@ -21,7 +21,6 @@ type Buffer interface {
 	Requeue(id stream.ID, first uint64)
 	RequeueAll()
 	Settle(stream.ID, buffer.Answer) error
-	Lose(stream.ID, stream.Range, stream.Reason) error
 	GiveUp(stream.Epoch, stream.Reason) error
 	Held() []stream.Held
 }
