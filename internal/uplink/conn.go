@@ -113,7 +113,7 @@ func (p *packetConn) Unlock() {
 			_, err = p.Conn.Write(b[:n])
 		}
 		if err != nil {
-			_ = p.fail(fmt.Errorf("write to the hub: %w", err))
+			_ = p.fail(fmt.Errorf("write to the hub: %w", withoutPorts(err)))
 		}
 		b = b[n:]
 	}
@@ -165,8 +165,17 @@ func (p *packetConn) header() error {
 }
 
 func readError(err error) error {
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("hub closed the connection")
 	}
-	return fmt.Errorf("read from the hub: %w", err)
+	return fmt.Errorf("read from the hub: %w", withoutPorts(err))
+}
+
+// withoutPorts leaves out what differs from connection to connection, so that
+// the same trouble reads the same.
+func withoutPorts(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
 	"go.uber.org/goleak"
 )
 
@@ -182,4 +183,24 @@ func TestPinger(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whatever bytes a hub sends, paho's reader behind ours does not panic.
+func FuzzInbound(f *testing.F) {
+	f.Add(greeting(nil))
+	f.Add(puback(1, packets.User{Key: "pb-lost", Value: "1-2"}))
+	f.Add([]byte{0xe0, 2, codeShuttingDown, 0})
+	f.Add([]byte{0x30, 7, 0, 1, 'a', 3, 0x23, 0, 1})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		p := newPacketConn(script{Reader: bytes.NewReader(in)}, time.Second)
+		for range 10 {
+			packet, err := packets.ReadPacket(p)
+			if err != nil {
+				return
+			}
+			if c, ok := packet.Content.(*packets.Connack); ok {
+				_, _ = readWelcome(paho.ConnackFromPacketConnack(c))
+			}
+		}
+	})
 }
