@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/packetboat/packetboat/internal/cli"
 	"github.com/packetboat/packetboat/internal/pki"
@@ -47,6 +48,9 @@ give theirs.`,
 		}
 		secret, sum := pki.NewSecret()
 		if _, err := pki.SetUser(path, id, sum); err != nil {
+			return err
+		}
+		if err := giveToOwner(path); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.ErrOrStderr(), "secret of %s (kept nowhere: store it in the edge's secret file now):\n", id)
@@ -96,6 +100,22 @@ open stays until it ends. What it sent stays in the log.`,
 		return err
 	}
 	return c
+}
+
+// giveToOwner gives a file that root made to the owner of its directory, which
+// is the hub's user.
+func giveToOwner(path string) error {
+	var dir unix.Stat_t
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := unix.Stat(filepath.Dir(path), &dir); err != nil {
+		return fmt.Errorf("looking whose directory it is: %w", err)
+	}
+	if err := os.Chown(path, int(dir.Uid), int(dir.Gid)); err != nil {
+		return fmt.Errorf("giving the devices file to the hub's user: %w", err)
+	}
+	return nil
 }
 
 // listDevices gives the ids in the devices file; none where there is no file.

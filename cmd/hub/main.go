@@ -38,7 +38,7 @@ configuration, 3 data directory locked, 4 cannot listen, 5 an operator is needed
   packetboat-hub verify`)
 	c.AddCommand(runCommand(), tailCommand(), streamsCommand(), verifyCommand(),
 		cli.Group("device", "who may connect", deviceAdd(), deviceList(), deviceRemove()),
-		cli.Group("config", "the configuration", configCheck()),
+		cli.Group("config", "the configuration", configCheck(), configKeys()),
 		versionCommand())
 	return c
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -78,28 +77,6 @@ MQTT 5 for devices on 1884, HTTP on 8460.`,
 			return err
 		}
 		return h.Run(ctx)
-	}
-	return c
-}
-
-func configCheck() *cobra.Command {
-	c := &cobra.Command{
-		Use: "check", Short: "check the configuration, all of it", Args: cli.NoArgs,
-		Long: `Check the configuration: file, environment and flags. Everything that is wrong is
-reported at once, with its place.`,
-		Example: `  packetboat-hub config check --config /etc/packetboat/hub.yaml`,
-	}
-	flags := addConfigFlags(c, "data", "listen", "http", "log-level")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := flags.load(); err != nil {
-			return err
-		}
-		what := flags.path
-		if what == "" {
-			what = "the default configuration"
-		}
-		_, err := fmt.Fprintf(c.OutOrStdout(), "%s is good\n", what)
-		return err
 	}
 	return c
 }

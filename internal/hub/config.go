@@ -3,8 +3,10 @@ package hub
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/config"
@@ -65,11 +67,16 @@ type Limits struct {
 	MaxDevices     int          `yaml:"max_devices" doc:"connections at once"`
 }
 
-// Defaults are a hub on loopback with its log in the working directory.
+// Defaults are a hub on loopback with its log in the working directory, or
+// where the service manager says (systemd's STATE_DIRECTORY).
 func Defaults() Config {
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	if !filepath.IsAbs(dir) {
+		dir = "packetboat-hub-data"
+	}
 	return Config{
 		Listen:  Listen{MQTT: "127.0.0.1:1884", HTTP: "127.0.0.1:8460"},
-		DataDir: "packetboat-hub-data",
+		DataDir: dir,
 		Store:   Store{MinFree: 512 << 20},
 		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
 		Log:     obs.DefaultLog(),
