@@ -26,6 +26,7 @@ const (
 	QuotaExceeded               byte = 0x97
 	AdministrativeAction        byte = 0x98
 	PayloadFormatInvalid        byte = 0x99
+	RetainNotSupported          byte = 0x9A
 	QoSNotSupported             byte = 0x9B
 	UseAnotherServer            byte = 0x9C
 	ServerMoved                 byte = 0x9D
@@ -45,7 +46,7 @@ func connackV3(code byte) byte {
 		return 2
 	case MalformedPacket, BadUsernameOrPassword:
 		return 4
-	case NotAuthorized, Banned, QoSNotSupported, ProtocolError:
+	case NotAuthorized, Banned, QoSNotSupported, RetainNotSupported, ProtocolError:
 		return 5
 	}
 	return 3 // server unavailable

@@ -111,7 +111,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // fill reads from the socket.
 func (c *conn) fill() error {
-	space := c.reader.space(int(c.f.o.MaxPacketSize) + 5)
+	space := c.reader.space(int(max(c.f.o.MaxPacketSize, maxConnect)) + 5)
 	if c.open.Load() {
 		c.extendReadDeadline()
 	}
@@ -145,8 +145,8 @@ func (c *conn) extendReadDeadline() {
 	if r := &c.reader; c.keepAlive > 0 && now.After(r.deadlineFrom.Add(c.keepAlive/16)) {
 		_ = c.Conn.SetReadDeadline(now.Add(c.keepAlive + c.keepAlive/2)) // [MQTT-3.1.2-22]
 		r.deadlineFrom = now
-		if c.f.stopping.Load() { // it may have been set between the two
-			_ = c.Conn.SetReadDeadline(now)
+		if c.ending.Load() || c.f.stopping.Load() {
+			c.wake() // whoever set that before may have woken us too early
 		}
 	}
 }
@@ -237,12 +237,16 @@ func (c *conn) Close() error {
 	if c.clean.Load() {
 		reason = errClientLeft
 	}
-	c.finishOut(reason, false, nil)
+	if c.finishOut(reason, false, nil) && reason == errEnded && c.open.Load() {
+		c.f.n.protocol("engine") // mochi found a fault
+	}
 	return nil
 }
 
-func (c *conn) finishOut(reason error, lost bool, bye func() []byte) {
+// finishOut reports whether it was the first.
+func (c *conn) finishOut(reason error, lost bool, bye func() []byte) (first bool) {
 	c.endOnce.Do(func() {
+		first = true
 		c.reason, c.lost = reason, lost
 		c.ending.Store(true)
 		c.outMu.Lock()
@@ -260,6 +264,7 @@ func (c *conn) finishOut(reason error, lost bool, bye func() []byte) {
 		close(c.gone)
 		c.kick()
 	})
+	return first
 }
 
 // shut closes the socket, once the other side has had the time to read what

@@ -140,7 +140,7 @@ func (c *conn) connack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	p.TopicAliasMaximum = maxAliases
 	p.MaximumQos, p.MaximumQosFlag = 1, true
 	if !c.f.o.FanOut {
-		p.RetainAvailable, p.RetainAvailableFlag = 1, true
+		p.RetainAvailable, p.RetainAvailableFlag = 0, true
 	}
 	p.User = toUser(c.welcome.User)
 	return pk

@@ -53,7 +53,7 @@ func TestConnack(t *testing.T) {
 
 func TestPeer(t *testing.T) {
 	h := newFake()
-	s := start(t, h, Options{MinVersion: 3})
+	s := start(t, h, Options{MinVersion: 3, FanOut: true})
 	for _, version := range []byte{3, 4, 5} {
 		o := connectOptions{id: "truck", version: version, user: "u", password: "p\x00w", persist: true, willTopic: "w", will: "gone", willFlags: 1<<3 | 1<<5}
 		if version == 5 {
@@ -169,6 +169,21 @@ func TestConnectTimeout(t *testing.T) {
 	if code, _ := c.connect(connectOptions{id: "a"}); code != ServerBusy {
 		t.Errorf("code 0x%02x", code)
 	}
+}
+
+// CONNECT has a limit of its own: what a device holds may be longer than any
+// message.
+func TestLongConnect(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{MaxPacketSize: 1000})
+	c := dial(t, s.addr)
+	if code, _ := c.connect(connectOptions{id: "a", props: bytes.Repeat(userProp("pb-held", strings.Repeat("x", 1000)), 100)}); code != 0 {
+		t.Fatalf("CONNACK 0x%02x", code)
+	}
+	if n := len(h.session(t, 0).peer.User); n != 100 {
+		t.Errorf("%d user properties", n)
+	}
+	c.ping()
 }
 
 func TestMaxClients(t *testing.T) {

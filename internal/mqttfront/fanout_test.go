@@ -243,3 +243,102 @@ func TestSessionPresent(t *testing.T) {
 		eventually(t, "both are gone", func() bool { return s.Stats().Clients == 0 })
 	}
 }
+
+// A subscriber's own Receive Maximum holds: beyond it messages are dropped.
+func TestSubscriberWindow(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	sub := connect(t, s.addr, connectOptions{id: "sub", props: []byte{0x21, 0, 2}})
+	sub.subscribe(1, "t", 1)
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	for i := range 5 {
+		pub.publish("t", i+1, fmt.Sprint(i))
+		pub.expectAck(i+1, 0)
+	}
+	eventually(t, "all are handled", func() bool { return s.Stats().FanOut == 5 })
+	var ids [][]byte
+	for range 2 {
+		ids = append(ids, sub.expect(0x32)[3:5])
+	}
+	sub.ping()
+	if n := s.Stats().FanOutDropped["slow_subscriber"]; n != 3 {
+		t.Errorf("%d dropped, want 3", n)
+	}
+	for _, id := range ids {
+		sub.send(packet(typePuback<<4, id))
+	}
+	sub.ping()
+	pub.publish("t", 6, "5")
+	pub.expectAck(6, 0)
+	if body := sub.expect(0x32); !bytes.HasSuffix(body, []byte("5")) {
+		t.Errorf("got % x", body)
+	}
+}
+
+// The count of subscriptions, which decides whether messages are fanned out at
+// all, is mochi's; it comes back to 0 on every way out.
+func TestSubscriptionsAreCounted(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	want := func(n int64) {
+		t.Helper()
+		eventually(t, fmt.Sprint(n, " subscriptions"), func() bool { return s.Stats().Subscriptions == n })
+	}
+	for _, version := range []byte{4, 5} {
+		o := connectOptions{id: "a", version: version}
+		c := connect(t, s.addr, o)
+		c.subscribe(1, "x", 0)
+		c.subscribe(2, "x", 1)
+		c.subscribe(3, "$share/g/y", 0)
+		want(2)
+		c = connect(t, s.addr, o) // clean takeover
+		want(0)
+		c.subscribe(1, "x", 0)
+		o.persist = true
+		if version == 5 {
+			o.props = []byte{0x11, 0, 0, 0, 60}
+		}
+		c = connect(t, s.addr, o)
+		c.subscribe(1, "y", 0)
+		n := int64(1) // 3.1.1: the session before was a clean one
+		if version == 5 {
+			n = 2
+		}
+		want(n)
+		c = connect(t, s.addr, o) // takes the session over
+		want(n)
+		c.subscribe(1, "z", 0)
+		want(n + 1)
+		c.Close()
+		eventually(t, "gone", func() bool { return s.Clients() == 0 })
+		want(n + 1)
+		cl, _ := s.engine.Clients.Get("a")
+		s.forgetSession("a", cl)
+		want(0)
+		c = connect(t, s.addr, connectOptions{id: "a", version: version})
+		c.subscribe(1, "x", 0)
+		c.Close()
+		want(0)
+		eventually(t, "gone", func() bool { return s.Clients() == 0 })
+	}
+}
+
+// Without FanOut nothing is kept or delivered, and a client is told so.
+func TestNoFanOut(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	c := dial(t, s.addr)
+	if _, body := c.connect(connectOptions{id: "a"}); !bytes.Contains(body, []byte{0x25, 0}) {
+		t.Errorf("CONNACK % x does not say that retain is not available", body)
+	}
+	c.subscribe(1, "#", 0)
+	c.publish("t", 1, "x")
+	c.expectAck(1, 0)
+	c.ping()
+	c.send(c.publishPacket("t", 2, flagRetain, "x"))
+	c.expectDisconnect(RetainNotSupported)
+	c = dial(t, s.addr)
+	if code, _ := c.connect(connectOptions{id: "b", willTopic: "w", will: "x", willFlags: 1 << 5}); code != RetainNotSupported {
+		t.Errorf("retained will: CONNACK 0x%02x", code)
+	}
+}

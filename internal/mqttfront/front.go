@@ -134,6 +134,9 @@ func New(h Handler, o Options) *Front {
 	caps.TopicAliasMaximum = maxAliases
 	caps.MinimumProtocolVersion = f.o.MinVersion
 	caps.MaximumQos = 1
+	if !f.o.FanOut {
+		caps.RetainAvailable = 0
+	}
 	f.engine = mqtt.New(&mqtt.Options{
 		Capabilities: caps, Logger: slog.New(engineLog{f.log.Handler()}),
 		ClientNetReadBufferSize: 1 << 10, ClientNetWriteBufferSize: 4 << 10, // the door has its own

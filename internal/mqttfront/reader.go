@@ -13,6 +13,7 @@ const (
 	slabBytes  = 8 << 10
 	// entryCost is what an entry costs beside topic and payload, roughly.
 	entryCost = 256
+	userCost  = 40 // and each user property
 )
 
 // reader is the read side of a connection: a buffer of bytes, and what PUBLISH
@@ -215,10 +216,17 @@ func (c *conn) publish(first byte, body []byte, total int) *wireError {
 	if raw.qos == 2 {
 		return &wireError{QoSNotSupported, "qos2", "QoS 2 is not supported yet, use QoS 1"} // [MQTT-3.2.2-11]
 	}
+	if raw.retain && c.f.fan == nil && c.version >= 5 {
+		return &wireError{RetainNotSupported, "retain", "retained messages are not kept here"} // [MQTT-3.2.2-14]
+	}
 	var props publishProps
+	size := total + entryCost
 	if len(raw.props) > 0 {
 		if props, err = decodeProps(raw.props); err != nil {
 			return err
+		}
+		if props.keep != nil {
+			size += userCost * len(props.keep.User)
 		}
 	}
 	topic, err := c.reader.resolve(raw.topic, &props)
@@ -229,12 +237,12 @@ func (c *conn) publish(first byte, body []byte, total int) *wireError {
 	if reserved && (raw.qos == 0 || c.version < 5) {
 		return &wireError{TopicNameInvalid, "topic", "topics that begin with $ are not for clients"}
 	}
-	if err := c.admitPublish(raw.qos, total+entryCost); err != nil {
+	if err := c.admitPublish(raw.qos, size); err != nil {
 		return err
 	}
 	e := c.acks.slot(c)
 	e.pub = Publish{Topic: topic, Payload: c.reader.keep(raw.payload), QoS: raw.qos, Retain: raw.retain, Dup: raw.dup, Properties: props.keep}
-	e.packetID, e.expiry, e.size = raw.packetID, props.expiry, total+entryCost
+	e.packetID, e.expiry, e.size = raw.packetID, props.expiry, size
 	c.acks.push(e)
 	if reserved {
 		c.f.n.protocol("topic")

@@ -244,6 +244,8 @@ func sessionExpiry(cl *mqtt.Client) time.Duration {
 	seconds := uint32(maxSessionExpiry)
 	if cl.Properties.ProtocolVersion == 5 {
 		seconds = min(seconds, cl.Properties.Props.SessionExpiryInterval)
+	} else if cl.Properties.Clean {
+		seconds = 0 // its CONNACK could not be sent: mochi forgets to clear it away
 	}
 	return time.Duration(seconds) * time.Second
 }
