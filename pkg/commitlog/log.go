@@ -84,7 +84,9 @@ type Owner interface {
 	// or ErrClosed. After ErrFenced and ErrUnknown the owner is finished: all
 	// later calls return ErrFenced. A group that breaks the rules of Apply or
 	// names a device of another shard is rejected. Every log takes a group
-	// within MaxGroupEntries, MaxGroupRecords and MaxGroupBytes.
+	// within MaxGroupEntries, MaxGroupRecords and MaxGroupBytes, unless the
+	// coverage of its streams is very fragmented; then it is ErrTooLarge, and
+	// smaller groups go: one entry within the limits always fits.
 	//
 	// An empty group is a barrier: it commits an owner record, so that nil
 	// proves ownership at that moment.

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -366,7 +367,28 @@ func TestMarkerCutShort(t *testing.T) {
 	if r.reopen().ID() != id {
 		t.Error("it passes for a copy")
 	}
-	m.Next, m.Inode = m.Token, m.Inode+1
+	// the first open of all, before the first token was written
+	m = marker{Next: stream.NewEpoch()}
+	if err := os.Truncate(filepath.Join(r.o.Dir, markerFile), 0); err != nil {
+		t.Fatal(err)
+	}
+	if m.place, err = placeOf(filepath.Join(r.o.Dir, markerFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.save(r.db); err != nil {
+		t.Fatal(err)
+	}
+	if r.reopen().ID() != id {
+		t.Error("a first open that was cut short passes for a copy")
+	}
+	if text, err = os.ReadFile(filepath.Join(r.o.Dir, markerFile)); err != nil {
+		t.Fatal(err)
+	}
+	m = marker{Token: stream.NewEpoch(), place: at}
+	if m.Next, err = stream.ParseEpoch(string(text)); err != nil {
+		t.Fatal(err)
+	}
+	m.Inode++
 	if err := m.save(r.db); err != nil {
 		t.Fatal(err)
 	}
@@ -444,6 +466,9 @@ func TestFailure(t *testing.T) {
 		if !errors.Is(err, ErrFailed) {
 			t.Errorf("read: %v", err)
 		}
+	}
+	if err := r.Run(t.Context()); !errors.Is(err, ErrFailed) {
+		t.Errorf("run: %v", err)
 	}
 	if !strings.Contains(r.Stats().Failure, "on fire") {
 		t.Errorf("%+v", r.Stats())
@@ -535,6 +560,24 @@ func TestRetention(t *testing.T) {
 	o := r.owner(0)
 	if got := o.Coverage(devices[0]); got == nil || got.Lane(stream.ID{Epoch: c.Epochs[0].ID, Lane: stream.Normal}).In.Count() != 300 {
 		t.Fatal("retention forgot coverage")
+	}
+}
+
+// Run sweeps at once and ends with its context.
+func TestRun(t *testing.T) {
+	r := newRig(t, Options{Retention: Retention{MaxBytes: 1}})
+	r.append(r.owner(0), group(1, 10, 1)...)
+	news := r.news()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-news
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatalf("run: %v", err)
+	}
+	if s := r.Stats(); s.ExpiredRecords != 10 {
+		t.Fatalf("%+v", s)
 	}
 }
 

@@ -36,6 +36,7 @@ type Log struct {
 	committed chan struct{} // guarded by mu; closed at the next commit and replaced
 
 	failure atomic.Pointer[error] // set once: nothing more is taken or given
+	broken  chan struct{}         // closed when failure is set
 	counts  counts
 }
 
@@ -166,6 +167,7 @@ func (l *Log) fail(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
 	if l.failure.CompareAndSwap(nil, &err) {
 		l.log.Error("the log takes nothing more until it is opened again", "error", cause)
+		close(l.broken)
 		l.wake()
 	}
 	return err
@@ -207,13 +209,14 @@ func (l *Log) NewIncarnation(ctx context.Context) (stream.LogID, error) {
 		s.owner = nil
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	next := l.meta
 	next.Incarnation = stream.NewEpoch()
 	if err := saveMeta(l.db, &next); err != nil {
-		return stream.LogID{}, err
+		l.mu.Unlock()
+		return stream.LogID{}, l.fail(err)
 	}
 	l.meta = next
+	l.mu.Unlock()
 	return next.id(), nil
 }
 

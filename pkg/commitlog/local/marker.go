@@ -47,13 +47,16 @@ func (m *marker) moved(dir string) (bool, error) {
 		return false, fmt.Errorf("look at the marker: %w", err)
 	}
 	token, err := stream.ParseEpoch(string(text))
+	sameFile := at.Inode == m.Inode && at.Born == m.Born
 	switch {
+	case len(text) == 0 && m.Token.IsZero(): // the very first open was cut short
+		return !sameFile, nil
 	case err != nil:
 		return true, nil
 	case token == m.Token:
 		return at != m.place, nil
 	case token == m.Next && !m.Next.IsZero(): // the last open was cut short
-		return at.Inode != m.Inode || at.Born != m.Born, nil
+		return !sameFile, nil
 	}
 	return true, nil
 }

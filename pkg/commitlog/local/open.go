@@ -27,7 +27,7 @@ func Open(o Options) (*Log, error) {
 	if o.MinFree == 0 {
 		o.MinFree = DefaultMinFree
 	}
-	l := &Log{o: o, log: o.Logger, now: time.Now, committed: make(chan struct{})}
+	l := &Log{o: o, log: o.Logger, now: time.Now, committed: make(chan struct{}), broken: make(chan struct{})}
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
@@ -193,8 +193,10 @@ func (l *Log) create() error {
 	if err != nil {
 		return fmt.Errorf("make the log: %w", err)
 	}
-	// the directory's own entry must outlive a power cut too
-	return errors.Join(syncDir(l.o.Dir), syncDir(filepath.Dir(l.o.Dir)))
+	// the directory's own entry should outlive a power cut too; above it we may
+	// not be allowed to look
+	_ = syncDir(filepath.Dir(l.o.Dir))
+	return syncDir(l.o.Dir)
 }
 
 func saveMeta(db *badger.DB, m *logMeta) error {

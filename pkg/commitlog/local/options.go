@@ -55,11 +55,11 @@ const (
 	// hardMinFree is what it takes to open for writing at all; see MinFree.
 	hardMinFree = 64 << 20
 
-	// memTableSize bounds one transaction: Badger takes 15 % of it, 9.6 MiB,
+	// memTableSize bounds one transaction: Badger takes 15 % of it, 7.2 MiB,
 	// which holds any group within commitlog.MaxGroup*, together with the
-	// coverage of as many streams. It is also the write buffer: memory is used
-	// as it fills.
-	memTableSize = 64 << 20
+	// coverage of as many streams. It is also the write buffer, once on the
+	// heap and once as a mapped file: memory is used as it fills.
+	memTableSize = 48 << 20
 	// valueLogFile is the smallest that Badger allows: nothing ever goes there.
 	valueLogFile = 1 << 20
 	// maxPart keeps every value below Badger's highest threshold, 1 MiB, above

@@ -14,7 +14,7 @@ import (
 // What one look into the store brings into memory at most: a store transaction
 // held longer would keep Badger from compacting.
 const (
-	lookBlocks = 64
+	lookBlocks = 512
 	lookBytes  = 1 << 20
 )
 

@@ -20,24 +20,26 @@ const (
 	expireBlocks = 32
 )
 
-// Run applies retention until ctx ends, and then returns nil; an error is one
-// that the log cannot get over. It returns at once where nothing expires.
+// Run applies retention until ctx ends, and then returns nil. An error is one
+// that the log cannot get over, also where it arose elsewhere: then the log must
+// be closed and opened again.
 func (l *Log) Run(ctx context.Context) error {
-	if l.o.ReadOnly || l.o.Retention == (Retention{}) {
-		<-ctx.Done()
-		return nil
+	var due <-chan time.Time
+	if !l.o.ReadOnly && l.o.Retention != (Retention{}) {
+		tick := time.NewTicker(retentionPause)
+		defer tick.Stop()
+		due = tick.C
 	}
-	tick := time.NewTicker(retentionPause)
-	defer tick.Stop()
 	for {
-		switch err := l.Sweep(ctx); {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("apply retention: %w", err)
+		if due != nil {
+			if err := l.Sweep(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("apply retention: %w", err)
+			}
 		}
 		select {
-		case <-tick.C:
+		case <-due:
+		case <-l.broken:
+			return l.failed()
 		case <-ctx.Done():
 			return nil
 		}
