@@ -179,3 +179,34 @@ func removeBlock(ts *testscript.TestScript, _ bool, args []string) {
 		return nil
 	}))
 }
+
+// The unit starts the program with arguments that it knows.
+func TestUnit(t *testing.T) {
+	unit, err := os.ReadFile("../../deploy/packetboat-hub.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for line := range strings.Lines(string(unit)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == '[' {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok || seen[key] != "" && key != "SystemCallFilter" {
+			t.Errorf("not a setting, or twice: %q", line)
+		}
+		seen[key] = value
+	}
+	if seen["Type"] != "notify" || seen["WatchdogSec"] == "" || seen["StateDirectory"] != "packetboat-hub" || seen["RestartPreventExitStatus"] != "2 5" {
+		t.Errorf("unit: %v", seen)
+	}
+	args := strings.Fields(seen["ExecStart"])
+	if len(args) < 2 || args[0] != "/usr/bin/packetboat-hub" {
+		t.Fatalf("ExecStart %q", args)
+	}
+	var out strings.Builder
+	if code := run(append(args[1:], "--help"), &out, io.Discard); code != 0 || !strings.Contains(out.String(), "--config") {
+		t.Errorf("ExecStart's arguments: code %d", code)
+	}
+}

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
 // running is a whole hub that runs, on sockets of its own.
 type running struct {
 	*Hub
@@ -43,7 +45,7 @@ func testConfig(dir string) Config {
 
 func runHub(t *testing.T, c Config) *running {
 	t.Helper()
-	h, err := Open(c, slog.New(slog.DiscardHandler))
+	h, err := Open(c, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
