@@ -206,6 +206,14 @@ func (d *DeviceCoverage) Check(e *Entry) error {
 	return nil
 }
 
+// Late reports whether some record of e comes after a record of its stream with
+// a higher number. Who appends it in a lane that does not drain in strict order
+// marks it stream.Backfill.
+func (d *DeviceCoverage) Late(e *Entry) bool {
+	l := d.Lane(e.ID)
+	return l != nil && len(e.Records) > 0 && e.Records[0].Seq < l.In.Max()
+}
+
 func invalid(e *Entry, format string, args ...any) error {
 	return fmt.Errorf("%w of stream %s: %s", ErrInvalid, e.ID, fmt.Sprintf(format, args...))
 }

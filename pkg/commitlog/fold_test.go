@@ -59,6 +59,16 @@ func (m *model) apply(e *Entry) bool {
 	return true
 }
 
+// newest is the highest number of a record.
+func (m *model) newest(id stream.ID) (n uint64) {
+	for seq, what := range m.lanes[stream.ID{Epoch: id.Epoch, Lane: id.Lane}] {
+		if what == "in" {
+			n = max(n, seq)
+		}
+	}
+	return n
+}
+
 func (m *model) closed(e stream.Epoch) bool { return !m.current.IsZero() && e != m.current }
 
 func (m *model) complete(e stream.Epoch) bool {
@@ -168,6 +178,9 @@ func TestApplyAgainstModel(t *testing.T) {
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			e := drawEntry(t)
 			before, kept := dump(d), d.Clone()
+			if want := len(e.Records) > 0 && e.Records[0].Seq < m.newest(e.ID); d.Late(e) != want {
+				t.Fatalf("late %v, want %v", d.Late(e), want)
+			}
 			ch, err := d.Apply(e)
 			if want := m.apply(e); (err == nil) != want {
 				t.Fatalf("apply %+v: %v, the model says %v", e, err, want)
