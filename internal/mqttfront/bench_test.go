@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -131,3 +132,31 @@ type quietSession struct{ h *fakeHandler }
 func (s quietSession) Publish(p *Publish, settle Settle) { s.h.publish(nil, p, settle) }
 func (s quietSession) Subscribe(string) bool             { return true }
 func (s quietSession) Close(error)                       {}
+
+// BenchmarkIdleConnection prints what a client that is let in and silent costs
+// the front in memory; its own end of the socket is in it too.
+func BenchmarkIdleConnection(b *testing.B) {
+	h := newFake()
+	s := start(b, h, Options{MaxClients: b.N + 1})
+	s.handler = quietHandler{h}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range b.N {
+		nc, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer nc.Close()
+		if _, err := nc.Write(connectPacket(connectOptions{id: fmt.Sprint(i), version: 4})); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(nc, make([]byte, 4)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "heap-B/conn")
+	b.ReportMetric(float64(after.StackInuse-before.StackInuse)/float64(b.N), "stack-B/conn")
+}

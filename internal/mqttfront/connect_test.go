@@ -164,7 +164,7 @@ func TestConnectTimeout(t *testing.T) {
 		<-ctx.Done()
 		return Welcome{}, &Refusal{Code: ServerBusy}
 	}
-	s := start(t, h, Options{ConnectTimeout: 50 * time.Millisecond})
+	s := start(t, h, Options{ConnectTimeout: time.Second})
 	c := dial(t, s.addr)
 	if code, _ := c.connect(connectOptions{id: "a"}); code != ServerBusy {
 		t.Errorf("code 0x%02x", code)
@@ -336,7 +336,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newFake()
-	s := start(t, h, Options{ConnectTimeout: 200 * time.Millisecond, Listeners: []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}})}})
+	s := start(t, h, Options{ConnectTimeout: 2 * time.Second, Listeners: []net.Listener{tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}})}})
 	c := dial(t, s.addr)
 	silent := dial(t, s.addr) // a handshake that never comes
 	c.Conn = tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})

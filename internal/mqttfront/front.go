@@ -35,8 +35,9 @@ type Options struct {
 	// MaxInflightMessages bounds the QoS 1 messages of a client that are not
 	// acknowledged; default 2,048, at most 65,535.
 	MaxInflightMessages int
-	// MaxInflightBytes bounds what a client has in flight; default 1 MiB. An
-	// MQTT 5 client whose Welcome gives both values may have their product.
+	// MaxInflightBytes bounds what a client has in flight, QoS 0 included;
+	// default 4 MiB. An MQTT 5 client whose Welcome gives both values may have
+	// their product.
 	MaxInflightBytes int
 	// MaxTotalBytes bounds what all clients have in flight; default 64 MiB.
 	MaxTotalBytes int64
@@ -63,7 +64,7 @@ func (o Options) withDefaults() Options {
 	}
 	def(&o.MaxClients, 1000)
 	def(&o.MaxInflightMessages, 2048)
-	def(&o.MaxInflightBytes, 1<<20)
+	def(&o.MaxInflightBytes, 4<<20)
 	o.MaxInflightMessages = min(o.MaxInflightMessages, 65535)
 	wait(&o.ConnectTimeout, 10*time.Second)
 	wait(&o.WriteTimeout, 10*time.Second)
