@@ -17,6 +17,8 @@ import (
 
 	"github.com/eclipse/paho.golang/paho"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/packetboat/packetboat/internal/edge"
 )
 
 // patience bounds a hang; it judges no speed.
@@ -147,21 +149,16 @@ func TestUnit(t *testing.T) {
 	}
 }
 
-func TestMemoryBoundsGiveWay(t *testing.T) {
-	gc, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(-1)
-	defer func() { debug.SetGCPercent(gc); debug.SetMemoryLimit(limit) }()
-	boundMemory(func(string) string { return "77" })
-	if got := debug.SetGCPercent(100); got != 100 {
-		t.Errorf("GOGC is ignored: %d", got)
-	}
-	if got := debug.SetMemoryLimit(-1); got != limit {
+func TestMemoryBoundGivesWay(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	conf := edge.Defaults()
+	boundMemory(func(string) string { return "77MiB" }, &conf)
+	if got := debug.SetMemoryLimit(-1); got != before {
 		t.Errorf("GOMEMLIMIT is ignored: %d", got)
 	}
-	boundMemory(func(string) string { return "" })
-	if got := debug.SetGCPercent(100); got != gcPercent {
-		t.Errorf("percent %d", got)
-	}
-	if got := debug.SetMemoryLimit(-1); got != memoryLimit {
+	boundMemory(func(string) string { return "" }, &conf)
+	if got := debug.SetMemoryLimit(-1); got != 128<<20 {
 		t.Errorf("limit %d", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/packetboat/packetboat/internal/cli"
 	"github.com/packetboat/packetboat/internal/config"
@@ -16,14 +17,17 @@ import (
 )
 
 // settings are the flags that give keys of the configuration a value.
-var settings = []struct{ flag, key, usage string }{
-	{"device", "device", "id of this vehicle"},
-	{"hub", "hub.urls", "where the data goes, tcp://host:1884 or tls://host:8884; several with commas"},
-	{"secret-file", "hub.secret_file", "file with the device's secret"},
-	{"data-dir", "data_dir", "where the journal lives"},
-	{"listen", "listen.mqtt", "where sensors connect, host:port"},
-	{"http", "listen.http", "status, metrics and health, host:port or off"},
-	{"log-level", "log.level", "debug, info, warn or error"},
+var settings = []struct {
+	flag, key, usage string
+	list             bool
+}{
+	{"device", "device", "id of this vehicle", false},
+	{"hub", "hub.urls", "where the data goes, tcp://host:1884 or tls://host:8884; given several times, they are tried in order", true},
+	{"secret-file", "hub.secret_file", "file with the device's secret", false},
+	{"data-dir", "data_dir", "where the journal lives", false},
+	{"listen", "listen.mqtt", "where sensors connect, host:port", false},
+	{"http", "listen.http", "status, metrics and health, host:port or off", false},
+	{"log-level", "log.level", "debug, info, warn or error", false},
 }
 
 // source collects what --config and the settings on the command line say.
@@ -31,9 +35,15 @@ func source(c *cobra.Command) config.Source {
 	s := config.Source{EnvPrefix: edge.EnvPrefix, Environ: os.Environ()}
 	s.Path, _ = c.Flags().GetString("config")
 	for _, x := range settings {
-		if f := c.Flags().Lookup(x.flag); f != nil && f.Changed {
-			s.Set = append(s.Set, config.Override{Key: x.key, Value: f.Value.String(), From: "--" + x.flag})
+		f := c.Flags().Lookup(x.flag)
+		if f == nil || !f.Changed {
+			continue
 		}
+		value := f.Value.String()
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			value = strings.Join(list.GetSlice(), ",")
+		}
+		s.Set = append(s.Set, config.Override{Key: x.key, Value: value, From: "--" + x.flag})
 	}
 	return s
 }
@@ -45,7 +55,11 @@ func configFlag(c *cobra.Command) {
 func settingFlags(c *cobra.Command) {
 	configFlag(c)
 	for _, x := range settings {
-		c.Flags().String(x.flag, "", x.usage)
+		if x.list {
+			c.Flags().StringSlice(x.flag, nil, x.usage)
+		} else {
+			c.Flags().String(x.flag, "", x.usage)
+		}
 	}
 }
 
@@ -68,7 +82,7 @@ over the file.`,
 			}
 			ctx, stop := cli.Signals(context.Background())
 			defer stop()
-			boundMemory(os.Getenv)
+			boundMemory(os.Getenv, &conf)
 			return edge.Run(ctx, conf, obs.NewLogger(stderr, conf.Log), nil)
 		},
 	}
@@ -76,20 +90,15 @@ over the file.`,
 	return c
 }
 
-// Without limits of the runtime's own the heap may double before it is
-// collected. A vehicle's computer has better uses for memory than for the few
-// percent of its processor that the tighter setting takes.
-const (
-	gcPercent   = 50
-	memoryLimit = 256 << 20 // far above what the bounds of the configuration add up to
-)
-
-// boundMemory sets the runtime's limits unless its variables do.
-func boundMemory(getenv func(string) string) {
-	if strings.TrimSpace(getenv("GOGC")) == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+// boundMemory tells the runtime where the memory of the process should end,
+// unless GOMEMLIMIT does: at twice what the bounds of the configuration add up
+// to. Up to there the collector's own pace holds; a vehicle's computer has
+// little to spare beyond.
+func boundMemory(getenv func(string) string, c *edge.Config) {
 	if strings.TrimSpace(getenv("GOMEMLIMIT")) == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(baseMemory + 4*int64(c.Sensors.MaxPendingBytes))
 	}
 }
+
+// baseMemory is what everything but the sensors' messages may need, twice.
+const baseMemory = 64 << 20

@@ -12,6 +12,7 @@ import (
 
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/pki"
+	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -24,7 +25,7 @@ var limits = []struct {
 	why         string
 }{
 	{"sensors.max_clients", func(c *Config) int64 { return int64(c.Sensors.MaxClients) }, 1, 100_000, decimal, "each one is a file descriptor"},
-	{"sensors.max_packet_bytes", func(c *Config) int64 { return int64(c.Sensors.MaxPacketBytes) }, 1 << 10, 256 << 10, size, "a message has to fit into a frame of the journal"},
+	{"sensors.max_packet_bytes", func(c *Config) int64 { return int64(c.Sensors.MaxPacketBytes) }, 1 << 10, buffer.MaxMessageBytes - 1<<10, size, "a message has to fit into a frame of the journal, with what is added to it"},
 	{"sensors.max_inflight", func(c *Config) int64 { return int64(c.Sensors.MaxInflight) }, 1, 65_535, decimal, "it is MQTT's Receive Maximum"},
 	{"sensors.max_pending_bytes", func(c *Config) int64 { return int64(c.Sensors.MaxPendingBytes) }, 1 << 20, 1 << 30, size, "a few messages have to fit, and it is memory"},
 	{"buffer.max_bytes", func(c *Config) int64 { return int64(c.Buffer.MaxBytes) }, 16 << 20, 1 << 40, size, "the journal is made of segments of a few MiB"},

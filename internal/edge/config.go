@@ -96,7 +96,7 @@ func Defaults() Config {
 	return Config{
 		DataDir: dir,
 		Listen:  Listen{MQTT: "127.0.0.1:1883", HTTP: "127.0.0.1:8461"},
-		Sensors: Sensors{MaxClients: 1000, MaxPacketBytes: 256 << 10, MaxInflight: 2048, MaxPendingBytes: 16 << 20},
+		Sensors: Sensors{MaxClients: 1000, MaxPacketBytes: 255 << 10, MaxInflight: 2048, MaxPendingBytes: 16 << 20},
 		Buffer:  Buffer{MaxBytes: 1 << 30, LazySync: config.Duration(100 * time.Millisecond)},
 		Hub:     Hub{KeepAlive: config.Duration(30 * time.Second)},
 		Log:     obs.DefaultLog(),

@@ -154,7 +154,10 @@ func (e *Edge) openBuffer() (*buffer.Buffer, error) {
 	}
 	b, err := buffer.Open(buffer.Options{
 		Dir: c.JournalDir(), MaxBytes: int64(c.Buffer.MaxBytes), Lanes: c.overflows(),
-		LazySync: time.Duration(c.Buffer.LazySync), MaxPending: int64(c.Sensors.MaxPendingBytes), Logger: e.log.With("part", "buffer"),
+		LazySync: time.Duration(c.Buffer.LazySync), Logger: e.log.With("part", "buffer"),
+		// The sensors' side bounds the same messages and makes sensors wait. Here
+		// they count with what is stored around them; a refusal would be too early.
+		MaxPending: 2 * int64(c.Sensors.MaxPendingBytes),
 	})
 	if err != nil {
 		return nil, openError(c.DataDir, err)

@@ -95,7 +95,7 @@ func (e *Edge) emitSensors(m *obs.Emit) {
 	for _, r := range []struct {
 		reason string
 		n      int64
-	}{{"full", s.Full}, {"busy", s.Busy}, {"disk", s.Disk}} {
+	}{{"full", s.Full}, {"busy", s.Busy}, {"too_large", s.TooLarge}, {"disk", s.Disk}} {
 		m.Counter("sensor_messages_refused_total", "Messages that were not taken, by reason.", float64(r.n), "reason", r.reason)
 	}
 	m.Counter("sensor_bad_logins_total", "Connections with a wrong name or password.", float64(s.BadLogins))
