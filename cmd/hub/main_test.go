@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "ready": ready, "send": send, "occupy": occupy, "removeblock": removeBlock, "stopall": stopAll,
+			"exits": exits, "ready": ready, "send": send, "occupy": occupy, "removeblock": removeBlock, "following": following,
 		},
 	})
 }
@@ -73,28 +73,33 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// stopAll interrupts the hubs in the background and wants them to end with 0.
-func stopAll(ts *testscript.TestScript, _ bool, _ []string) {
-	for _, c := range ts.BackgroundCmds() {
-		ts.Check(c.Process.Signal(os.Interrupt))
-	}
+// following ADDR waits until somebody reads records there.
+func following(ts *testscript.TestScript, _ bool, args []string) {
+	poll(ts, "http://"+args[0]+"/metrics", func(body string) bool { return strings.Contains(body, "packetboat_hub_http_readers 1") })
 }
 
-// ready ADDR waits until /readyz says ok.
-func ready(ts *testscript.TestScript, _ bool, args []string) {
+// poll asks until the answer is 200 and ok.
+func poll(ts *testscript.TestScript, url string, ok func(string) bool) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
-		if res, err := client.Get("http://" + args[0] + "/readyz"); err == nil {
-			_, _ = io.Copy(io.Discard, res.Body)
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return
-			}
+		res, err := client.Get(url)
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err == nil && res.StatusCode == http.StatusOK && ok(string(body)) {
+			return
 		}
 	}
-	ts.Fatalf("the hub at %s is never ready", args[0])
+	ts.Fatalf("%s never answers as expected", url)
+}
+
+// ready ADDR waits until /readyz says ok.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	poll(ts, "http://"+args[0]+"/readyz", func(string) bool { return true })
 }
 
 // send ADDR DEVICE SECRETFILE|- FIRST N sends records FIRST… of a device, one batch of N,

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -141,6 +144,15 @@ func lost(s *httpapi.Stream) string {
 		return "0"
 	}
 	return fmt.Sprintf("%d (%s)", s.Lost.Count, counted(s.LostBy))
+}
+
+// counted gives "evicted 2, expired 1".
+func counted(counts map[string]uint64) string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%s %d", k, counts[k]))
+	}
+	return strings.Join(all, ", ")
 }
 
 func outThere(s *httpapi.Stream) string {

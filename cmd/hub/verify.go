@@ -8,9 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,9 +18,6 @@ import (
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/local"
 )
-
-// maxShown is how many devices and findings are shown without --json.
-const maxShown = 50
 
 // errBroken ends a verify that found something.
 var errBroken = errors.New("a promise is broken")
@@ -62,7 +56,7 @@ It exits with 1 when a promise is broken.`,
 		if asJSON {
 			err = json.NewEncoder(c.OutOrStdout()).Encode(report)
 		} else {
-			err = printReport(c.OutOrStdout(), report)
+			err = report.WriteTable(c.OutOrStdout())
 		}
 		if err == nil && !report.OK {
 			err = cli.Fail(cli.Failed, errBroken, "keep the data as it is; docs/operations/hub.md says what each finding means")
@@ -114,63 +108,4 @@ func progress(w io.Writer) func(int64) {
 		last = now
 		fmt.Fprintf(w, "%sread %d records in %s%s", begin, records, now.Sub(began).Round(time.Second), end)
 	}
-}
-
-func printReport(w io.Writer, r *audit.Report) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "DEVICE\tSTREAMS\tRECORDS\tLOST\tOUT THERE\tEXPIRED\tFORGOTTEN\tBROKEN")
-	hidden := 0
-	for i := range r.Devices {
-		// What is broken is always shown.
-		if d := &r.Devices[i]; i < maxShown || !d.OK() {
-			printCounts(tw, d.Device, &d.Counts)
-		} else {
-			hidden++
-		}
-	}
-	printCounts(tw, "(all)", &r.Total)
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	if hidden > 0 {
-		fmt.Fprintf(w, "%d more devices, all good; --json lists them\n", hidden)
-	}
-	for i, f := range r.Findings {
-		if i == maxShown {
-			fmt.Fprintf(w, "%d more findings; --json lists them\n", len(r.Findings)-maxShown+r.More)
-			break
-		}
-		fmt.Fprintf(w, "%s: %s/%s/%s: %d numbers: %s\n", f.Kind, f.Device, f.Epoch, f.Lane, f.Count, f.Numbers)
-	}
-	if n := r.Total.Expired + r.Total.Forgotten; n > 0 {
-		fmt.Fprintf(w, "not checkable: %d expired by retention, %d of forgotten epochs\n", r.Total.Expired, r.Total.Forgotten)
-	}
-	verdict := "OK: every number is in the log once, or declared lost, or known to be out there"
-	if !r.OK {
-		verdict = "BROKEN: " + counted(r.Total.Broken)
-	}
-	_, err := fmt.Fprintln(w, verdict)
-	return err
-}
-
-func printCounts(w io.Writer, name string, c *audit.Counts) {
-	lost := fmt.Sprint(c.Lost)
-	if c.Lost > 0 {
-		lost += " (" + counted(c.LostBy) + ")"
-	}
-	broken := "-"
-	if !c.OK() {
-		broken = counted(c.Broken)
-	}
-	fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%d\t%d\t%d\t%s\n", name, c.Streams, c.Records, lost, c.Out, c.Expired, c.Forgotten, broken)
-}
-
-// counted gives "double 2, missing 1".
-func counted[K ~string](counts map[K]uint64) string {
-	var all []string
-	for k, n := range counts {
-		all = append(all, fmt.Sprintf("%s %d", k, n))
-	}
-	slices.Sort(all)
-	return strings.Join(all, ", ")
 }

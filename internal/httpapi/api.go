@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,8 +41,8 @@ type Link struct {
 type Options struct {
 	Log Log
 	// Links lists the devices that the hub has seen since it started, in any
-	// order. It is called for a request, from any goroutine; nil: nothing is
-	// known of connections.
+	// order. It is called for a request, from any goroutine, at most once in
+	// linksFor; nil: nothing is known of connections.
 	Links func() []Link
 	// Operational answers /healthz, /readyz and /metrics.
 	Operational http.Handler
@@ -66,6 +67,10 @@ type API struct {
 	o       Options
 	mux     *http.ServeMux
 	readers chan struct{} // holds a token per records response
+
+	linksMu sync.Mutex
+	linksAt time.Time       // guarded by linksMu
+	linkOf  map[string]Link // guarded by linksMu; replaced, never changed
 
 	requests, refused, failed atomic.Int64
 	lines, cutOff             atomic.Int64
@@ -136,6 +141,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		a.failed.Add(1)
 	} else {
 		a.refused.Add(1)
+	}
+	if p.Status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", "GET, HEAD")
 	}
 	p.write(w)
 }

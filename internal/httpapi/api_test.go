@@ -251,7 +251,7 @@ func TestProblems(t *testing.T) {
 	}
 	for _, rt := range routes {
 		path := strings.ReplaceAll(rt.path, "{id}", "x")
-		if p := getProblem(t, http.MethodPost, base+path); p.Status != http.StatusMethodNotAllowed {
+		if p := getProblem(t, http.MethodPost, base+path); p.Status != http.StatusMethodNotAllowed || p.Hint == "" {
 			t.Errorf("POST %s: %+v", path, p)
 		}
 	}
@@ -430,6 +430,31 @@ func TestSlowReaders(t *testing.T) {
 	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, res.Body); err == nil {
 		t.Error("the cut answer looks complete")
+	}
+}
+
+// A hub that stops tells its followers so: their answer does not look complete.
+func TestStopIsNoQuietEnd(t *testing.T) {
+	mem := logtest.NewMem(1)
+	fill(t, mem, "a", stream.NewEpoch(), 1, 1)
+	stopping, stop := context.WithCancel(t.Context())
+	defer stop()
+	srv := httptest.NewUnstartedServer(New(Options{Log: mem}))
+	srv.Config.BaseContext = func(net.Listener) context.Context { return stopping }
+	srv.Start()
+	defer srv.Close()
+	c, err := NewClient(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var last error
+	for _, err := range c.Read(t.Context(), commitlog.Cursor{}, commitlog.Filter{Follow: true}) {
+		stop()
+		last = err
+	}
+	if p, ok := last.(*Problem); !ok || p.Status != http.StatusServiceUnavailable {
+		t.Errorf("ended with %v", last)
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	defaultDevices = 1000  // devices on a page
 	maxDevices     = 10000 // devices on a page, at most
 	defaultRanges  = 100   // runs shown of each set
+
+	linksFor = time.Second // how long what is known of connections is used
 )
 
 // DeviceList answers /api/v1/devices.
@@ -83,14 +85,21 @@ func (a *API) devices(w http.ResponseWriter, r *http.Request, q url.Values) erro
 	return writeJSON(w, list)
 }
 
-// links gives what is known of connections by device.
+// links gives what is known of connections by device, not to be changed. It is
+// at most linksFor old: who asks for ten thousand devices one by one must not
+// have all of them listed ten thousand times.
 func (a *API) links() map[string]Link {
-	all := a.o.Links()
-	byID := make(map[string]Link, len(all))
-	for _, l := range all {
-		byID[l.Device] = l
+	a.linksMu.Lock()
+	defer a.linksMu.Unlock()
+	if a.linkOf != nil && time.Since(a.linksAt) < linksFor {
+		return a.linkOf
 	}
-	return byID
+	all := a.o.Links()
+	a.linkOf, a.linksAt = make(map[string]Link, len(all)), time.Now()
+	for _, l := range all {
+		a.linkOf[l.Device] = l
+	}
+	return a.linkOf
 }
 
 func (a *API) device(id string, link Link) Device {

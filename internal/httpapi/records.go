@@ -42,10 +42,13 @@ func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		_ = http.NewResponseController(w).Flush() // the reader learns at once that it is being served
 	}
 	out := newLineWriter(w, a.o.Patience, a.o.Heartbeat)
-	if err := a.copyRecords(out, r, &rq); err != nil && r.Context().Err() == nil {
-		// The head is sent: the last line says what happened.
+	if err := a.copyRecords(out, r, &rq); err != nil {
+		// The head is sent: the last line says what happened. An answer that
+		// the hub's stop cuts short must not look like the end of the log.
 		p := a.problemOf(r, err)
-		a.failed.Add(1)
+		if r.Context().Err() == nil {
+			a.failed.Add(1)
+		}
 		_ = out.Append(func(b []byte) []byte { return appendProblem(b, p) })
 	}
 	if err := out.Close(); err != nil {

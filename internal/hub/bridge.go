@@ -59,7 +59,9 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 func (b *bridge) check(p *mqttfront.Peer) (h ingest.Hello, err error) {
 	refuse := func(n *atomic.Int64, code byte, reason string, err error) error {
 		n.Add(1)
-		b.log.Warn("connection refused", "client_id", clip(p.ClientID), "remote", addr(p.Remote), "reason", reason, "error", err)
+		if err != nil { // the front logs the rest
+			b.log.Debug("connect is malformed", "client_id", clip(p.ClientID), "remote", addr(p.Remote), "error", err)
+		}
 		return &mqttfront.Refusal{Code: code, Reason: reason}
 	}
 	if err := stream.CheckDeviceID(p.ClientID); err != nil {
@@ -92,7 +94,6 @@ func (b *bridge) refusal(device string, err error) error {
 	switch {
 	case errors.As(err, &busy):
 		b.stats.busy.Add(1)
-		b.log.Info("device asked to come again", "device", device, "reason", busy.Reason.String(), "retry_after", busy.RetryAfter)
 		code := mqttfront.ServerBusy
 		if busy.Reason == ingest.BusyBudget {
 			code = mqttfront.QuotaExceeded
@@ -100,7 +101,7 @@ func (b *bridge) refusal(device string, err error) error {
 		return &mqttfront.Refusal{Code: code, Reason: "busy: " + busy.Reason.String(), User: []stream.Property{wire.FormatRetryAfter(busy.RetryAfter)}}
 	case errors.Is(err, ingest.ErrHello):
 		b.stats.badHello.Add(1)
-		b.log.Warn("connection refused", "client_id", device, "error", err)
+		b.log.Debug("connect is malformed", "client_id", device, "error", err)
 		return &mqttfront.Refusal{Code: mqttfront.ProtocolError, Reason: "what the device says it holds is not valid"}
 	}
 	return err // the front says "unavailable" and keeps the text to itself

@@ -19,10 +19,7 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-func TestMain(m *testing.M) {
-	// opencensus, below Badger, starts a worker at init that nobody can stop.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var discard = slog.New(slog.DiscardHandler)
 
