@@ -61,7 +61,15 @@ func (in *Ingest) open(ctx context.Context, d *device, h *Hello) (*Session, Welc
 		cov = &commitlog.DeviceCoverage{}
 	}
 	p := makePlan(h, cov, own.id, time.Now().UnixMicro())
+	d.mu.Lock()
+	d.cov = cov
+	d.mu.Unlock()
 	if p.wentBack {
+		// Or another hub has the shard, and this one does not know yet what
+		// that one answered: only an owner can tell.
+		if err := in.commitItem(ctx, own, planItem(d, nil)); err != nil {
+			return nil, Welcome{}, in.busy(BusyCommit)
+		}
 		in.stats.wentBack.Add(1)
 		if in.restored(ctx, own, d.name) {
 			return nil, Welcome{}, in.busy(BusyRestored)
@@ -71,9 +79,6 @@ func (in *Ingest) open(ctx context.Context, d *device, h *Hello) (*Session, Welc
 	if window == 0 {
 		return nil, Welcome{}, in.busy(BusyBudget)
 	}
-	d.mu.Lock()
-	d.cov = cov
-	d.mu.Unlock()
 	granted := int64(window) * int64(in.o.PacketBytes)
 	if err := in.prepare(ctx, own, d, &p); err != nil {
 		in.budget.giveBack(granted)

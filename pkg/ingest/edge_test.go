@@ -228,6 +228,7 @@ func (e *simEdge) dial(in *Ingest, held []stream.Held) (*simConn, error) {
 		c.mu.Lock()
 		c.revoked = reason
 		c.mu.Unlock()
+		in.Devices() // no lock may be held here
 	}})
 	if busy := (*BusyError)(nil); err != nil && !errors.As(err, &busy) {
 		panic(err)

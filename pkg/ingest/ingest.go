@@ -114,7 +114,8 @@ func (in *Ingest) restored(ctx context.Context, own *ownership, device string) b
 	in.incarnation.Lock()
 	defer in.incarnation.Unlock()
 	if in.log.ID() != own.id {
-		return true // another device saw it too
+		in.reacquire() // it has one; another device saw it too
+		return true
 	}
 	now := time.Now()
 	if last := in.incarnation.last; !last.IsZero() && now.Sub(last) < incarnationGap {
@@ -128,10 +129,15 @@ func (in *Ingest) restored(ctx context.Context, own *ownership, device string) b
 	in.incarnation.last = now
 	in.stats.incarnations.Add(1)
 	in.o.Logger.Warn("log went back to an earlier state; it has a new incarnation", "device", device, "log", id.String())
+	in.reacquire()
+	return true
+}
+
+// reacquire has every shard acquired again that was so under another incarnation.
+func (in *Ingest) reacquire() {
 	for _, sh := range in.shards {
 		sh.reacquire()
 	}
-	return true
 }
 
 // sleep waits for d; false: ctx ended first.

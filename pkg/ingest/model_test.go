@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -38,11 +37,12 @@ type model struct {
 	r       *rand.Rand
 	edges   []*lineage
 	image   *lineage
+	second  *hub // a hub beside the first, over the same log
 	backup  *logtest.Backup
 	fifo    bool
 	single  bool // there was only ever one disk
 	cut     bool // the log went back or was replaced
-	clones  bool // two disks were in use
+	quiet   bool // the log went back and nobody noticed
 	content map[stream.Epoch][]string
 	order   []stream.Epoch // as they began
 	n       int
@@ -141,7 +141,7 @@ func (s stats) add(x stats) {
 
 func (s stats) mustHave(t *testing.T, fifo bool) {
 	t.Logf("met: %v", s)
-	names := []string{"batches", "records", "duplicates", "takeovers", "rejected", "fenced", "unknown", "other_log", "evicted", "refused shard"}
+	names := []string{"batches", "records", "duplicates", "takeovers", "rejected", "fenced", "unknown", "other_log", "evicted", "refused shard", "refused memory"}
 	if fifo {
 		names = append(names, "refused order")
 	} else {
@@ -156,6 +156,9 @@ func (s stats) mustHave(t *testing.T, fifo bool) {
 
 func (m *model) count(in *Ingest) {
 	s := in.Stats()
+	if s.WentBack > 0 && !m.quiet {
+		m.rt.Fatalf("the log was taken for one that went back, and it did not")
+	}
 	if m.met == nil {
 		return
 	}
@@ -163,18 +166,24 @@ func (m *model) count(in *Ingest) {
 		"batches": s.Batches, "records": s.Records, "duplicates": s.Duplicates, "takeovers": s.Takeovers, "recovered": s.Recovered,
 		"rejected": s.Rejected, "fenced": s.Fenced, "unknown": s.Unknown, "other_log": s.Losses["other_log"], "log_restored": s.Losses["log_restored"],
 		"evicted": s.Losses["evicted"], "incarnations": s.Incarnations, "overlaps": s.Overlaps, "refused order": s.Refused["order"],
-		"refused shard": s.Refused["shard"], "no space": s.NoSpace,
+		"refused shard": s.Refused["shard"], "refused memory": s.Refused["memory"], "no space": s.NoSpace,
 	})
 }
 
 func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 	m := &model{rt: judge{}, fifo: fifo, single: true, content: map[stream.Epoch][]string{}, met: met}
-	m.world = newWorld(m.rt, 1, Options{WindowMessages: 3, MinWindow: 3, PacketBytes: 4096, GroupRecords: 4})
+	o := Options{WindowMessages: 3, MinWindow: 3, PacketBytes: 4096, GroupRecords: 4}
+	if len(plan)%2 == 0 {
+		o.PendingBytes = 500 // memory for little more than a batch
+	}
+	m.world = newWorld(m.rt, 1, o)
 	defer func() {
 		for _, e := range m.edges {
 			m.forget(e)
 			e.hangUp()
 		}
+		m.open()
+		m.stopSecond()
 		m.close()
 	}()
 	m.edges = []*lineage{{simEdge: newSimEdge("truck", fifo), acked: map[string]bool{}, excused: map[string]bool{}}}
@@ -184,7 +193,7 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 		"append": m.append, "evict": m.evict, "connect": m.connect, "send": m.send, "send loss": m.sendLoss, "receive": m.receive,
 		"commit": m.commit, "fault": m.fault, "flush": m.flush, "drop": m.drop, "crash": m.crashEdge,
 		"copy": m.copyDisk, "start copy": m.startCopy, "hub crash": m.hubCrash, "backup": m.takeBackup, "log goes back": m.goBack,
-		"replace log": m.replace, "tick": m.tick, "resend": m.resend,
+		"replace log": m.replace, "tick": m.tick, "resend": m.resend, "second hub": m.secondHub,
 	}
 	// What makes progress comes more often than what breaks it.
 	var deck []string
@@ -193,7 +202,7 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 		step string
 	}{
 		{8, "append"}, {8, "send"}, {8, "connect"}, {10, "commit"}, {8, "receive"}, {4, "tick"}, {4, "resend"}, {2, "send loss"},
-		{2, "evict"}, {4, "fault"}, {2, "flush"}, {2, "drop"}, {2, "crash"}, {1, "copy"}, {1, "start copy"}, {1, "hub crash"},
+		{2, "evict"}, {4, "fault"}, {2, "flush"}, {2, "drop"}, {2, "crash"}, {2, "second hub"}, {1, "copy"}, {1, "start copy"}, {1, "hub crash"},
 		{1, "backup"}, {1, "log goes back"}, {1, "replace log"},
 	} {
 		for range x.n {
@@ -214,247 +223,13 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 	m.count(m.hub.Ingest)
 }
 
-func (m *model) pick(n int) int { return m.r.IntN(n) }
-
-func (m *model) edge() *lineage { return m.edges[m.pick(len(m.edges))] }
-
-// began notes the epoch in use.
-func (m *model) began(e *lineage) {
-	id := e.mem.epochs[len(e.mem.epochs)-1].id
-	if m.content[id] == nil {
-		m.content[id] = []string{}
-		m.order = append(m.order, id)
-	}
-}
-
-func (m *model) append() {
-	e := m.edge()
-	m.n++
-	name := fmt.Sprintf("m%d", m.n)
-	e.simEdge.append(name)
-	e.acked[name] = true
-	id := e.mem.epochs[len(e.mem.epochs)-1].id
-	m.content[id] = append(m.content[id], name)
-}
-
-func (m *model) evict() { m.edge().evict() }
-
-func (m *model) flush() { m.edge().flush() }
-
-func (m *model) epoch(e *lineage) int { return m.pick(len(e.mem.epochs)) }
-
-func (m *model) send() {
-	e := m.edge()
-	e.send(m.epoch(e), false, uint64(m.pick(6)), 1+m.pick(3))
-}
-
-func (m *model) sendLoss() {
-	e := m.edge()
-	e.send(m.epoch(e), true, 1, 1)
-}
-
-// resend puts numbers on the wire again that are there, or have an answer.
-func (m *model) resend() {
-	e := m.edge()
-	if e.conn == nil || e.fifo || len(e.inflight) >= 3 {
-		return
-	}
-	p := &e.mem.epochs[m.epoch(e)]
-	if p.head() == 0 {
-		return
-	}
-	first := uint64(m.pick(int(p.head()))) + 1
-	last := min(first+uint64(m.pick(3)), p.head())
-	for n := first; n <= last; n++ {
-		if p.lost.Contains(n) {
-			return
-		}
-	}
-	e.submit(p.id, rng(first, last), stream.RangeSet{})
-}
-
-func (m *model) receive() {
-	synctest.Wait()
-	m.edge().receive()
-}
-
-// connect begins to connect, or looks what became of that.
-func (m *model) connect() {
-	e := m.edge()
-	if e.dialing == nil {
-		c, held := make(chan dialed, 1), e.heldList()
-		e.dialing = c
-		go func() {
-			conn, err := e.dial(m.hub.Ingest, held)
-			c <- dialed{conn, err}
-		}()
-	}
-	m.dialed(e)
-}
-
-func (m *model) dialed(e *lineage) {
-	synctest.Wait()
-	if e.dialing == nil {
-		return
-	}
-	select {
-	case d := <-e.dialing:
-		e.dialing = nil
-		if d.err == nil {
-			if m.pick(4) == 0 { // coverage may leave out ranges, never epochs
-				for i := range d.conn.welcome.Coverage {
-					d.conn.welcome.Coverage[i].Lanes = nil
-				}
-			}
-			e.adopt(d.conn)
-			m.began(e)
-		}
-	default:
-	}
-}
-
-// forget lets go of a connect that is under way.
-func (m *model) forget(e *lineage) {
-	if c := e.dialing; c != nil {
-		e.dialing = nil
-		go func() {
-			if d := <-c; d.err == nil {
-				d.conn.session.Close()
-			}
-		}()
-	}
-}
-
-func (m *model) commit() { m.let(logtest.Commit) }
-
-func (m *model) fault() {
-	all := []logtest.Outcome{logtest.Reject, logtest.NoSpace, logtest.Fence, logtest.UnknownIn, logtest.UnknownOut}
-	m.let(all[m.pick(len(all))])
-}
-
-func (m *model) drop() {
-	e := m.edge()
-	m.forget(e)
-	e.hangUp()
-}
-
-func (m *model) crashEdge() {
-	e := m.edge()
-	m.forget(e)
-	e.reopen()
-	m.began(e)
-}
-
-func (m *model) copyDisk() {
-	e := m.edge()
-	if m.image != nil || !m.single {
-		return
-	}
-	m.image = &lineage{
-		simEdge: &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, disk: e.disk.clone()},
-		acked:   maps.Clone(e.acked), excused: maps.Clone(e.excused),
-	}
-}
-
-// startCopy starts the copy, beside the disk that it was made of or in its place.
-func (m *model) startCopy() {
-	if m.image == nil {
-		return
-	}
-	if m.single = false; m.pick(2) == 0 {
-		m.forget(m.edges[0])
-		m.edges[0].hangUp()
-		m.edges = nil
-	} else {
-		m.clones = true
-	}
-	m.image.reopen()
-	m.edges = append(m.edges, m.image)
-	m.began(m.image)
-	m.image = nil
-}
-
-func (m *model) tick() {
-	time.Sleep([]time.Duration{30 * time.Millisecond, 200 * time.Millisecond, 6 * time.Second}[m.pick(3)])
-}
-
-func (m *model) hubCrash() { m.restart(nil) }
-
-func (m *model) restart(f func()) {
-	for _, e := range m.edges {
-		m.forget(e)
-	}
-	before := m.hub.Ingest
-	m.crash(f)
-	m.count(before)
-	for _, e := range m.edges {
-		e.hangUp()
-	}
-	m.shut()
-}
-
-func (m *model) takeBackup() { m.backup = m.mem.Backup() }
-
-// goBack restores the backup; quietly: nobody gives the log another incarnation.
-func (m *model) goBack() {
-	if m.backup == nil {
-		return
-	}
-	quiet := m.pick(2) == 1
-	if quiet {
-		m.log.quiet()
-	}
-	m.loseLog(func() {
-		m.mem.Restore(m.backup)
-		if !quiet {
-			m.log.loud()
-		}
-	})
-}
-
-func (m *model) replace() {
-	m.backup = nil
-	m.loseLog(func() {
-		m.mem.Wipe()
-		m.log.loud()
-	})
-}
-
-// loseLog runs f while the hub is down, and notes which messages went with the
-// log that an edge had let go of.
-func (m *model) loseLog(f func()) {
-	m.cut = true
-	gone := map[string]bool{}
-	m.restart(func() {
-		for _, c := range m.contents() {
-			gone[c] = true
-		}
-		f()
-		for _, c := range m.contents() {
-			delete(gone, c)
-		}
-	})
-	excuse := func(e *lineage, d *simDisk) {
-		lost := maps.Clone(gone)
-		for i := range d.epochs {
-			d.epochs[i].each(d.epochs[i].open(), func(c string) { delete(lost, c) })
-		}
-		maps.Copy(e.excused, lost)
-	}
-	for _, e := range m.edges {
-		excuse(e, &e.mem)
-	}
-	if m.image != nil {
-		excuse(m.image, &m.image.disk)
-	}
-}
-
 // rest stops the faults and lets everything run to its end.
 func (m *model) rest() {
 	m.open()
 	for _, e := range m.edges {
 		m.forget(e)
 	}
+	m.stopSecond()
 	time.Sleep(10 * time.Second)
 	for _, e := range m.edges {
 		e.hangUp() // so that each gets a welcome

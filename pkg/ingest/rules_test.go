@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -104,6 +102,24 @@ func TestFifoTakesEarlierNumbers(t *testing.T) {
 		wantOutcome(t, e.submit(id, rng(7, 9), none), Settled)
 		// A new session starts afresh.
 		w.want("a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9")
+	})
+}
+
+// A batch from before the refused one that is refused too becomes the one that
+// the lane waits for.
+func TestFifoRefusedBefore(t *testing.T) {
+	inWorld(t, Options{PendingBytes: 450}, func(w *world) {
+		o, oid := w.opened("b", false, 9)
+		e, id := w.opened("a", true, 9)
+		w.shut()
+		full := o.submit(oid, rng(1, 2), none)
+		wantOutcome(t, e.submit(id, rng(5, 6), none), Refused)
+		wantOutcome(t, e.submit(id, rng(1, 2), none), Refused)
+		w.open()
+		wantOutcome(t, full, Settled)
+		wantOutcome(t, e.submit(id, rng(3, 4), none), Refused)
+		wantOutcome(t, e.submit(id, rng(1, 2), none), Settled)
+		wantOutcome(t, e.submit(id, rng(3, 4), none), Settled)
 	})
 }
 
@@ -296,330 +312,4 @@ func TestHeartbeat(t *testing.T) {
 			t.Fatal("the epoch is not known")
 		}
 	})
-}
-
-func TestBounds(t *testing.T) {
-	t.Run("window", func(t *testing.T) {
-		inWorld(t, Options{WindowMessages: 2, MinWindow: 2}, func(w *world) {
-			e, id := w.opened("a", false, 5)
-			w.shut()
-			a, b := e.submit(id, rng(1, 1), none), e.submit(id, rng(2, 2), none)
-			wantOutcome(t, e.submit(id, rng(3, 3), none), Refused)
-			if e.conn.reason() != RevokedWindow.String() {
-				t.Fatal("the session lives on")
-			}
-			w.open()
-			wantOutcome(t, a, Settled)
-			wantOutcome(t, b, Settled)
-		})
-	})
-	t.Run("packet", func(t *testing.T) {
-		inWorld(t, Options{PacketBytes: 100}, func(w *world) {
-			e, _ := w.opened("a", false, 1)
-			out := make(chan Outcome, 1)
-			e.conn.session.Submit(make([]byte, 101), func(o Outcome) { out <- o })
-			if o := <-out; o.Code != Refused || e.conn.reason() != RevokedWindow.String() {
-				t.Fatalf("%v %q", o.Code, e.conn.reason())
-			}
-		})
-	})
-	t.Run("pending bytes", func(t *testing.T) {
-		inWorld(t, Options{PendingBytes: 500}, func(w *world) {
-			e, id := w.opened("a", false, 9)
-			w.shut()
-			a := e.submit(id, rng(1, 2), none)
-			synctest.Wait()
-			wantRetry(t, wantOutcome(t, e.submit(id, rng(3, 4), none), Refused), retryRefused)
-			w.open()
-			wantOutcome(t, a, Settled)
-			wantOutcome(t, e.submit(id, rng(3, 4), none), Settled)
-			if st := w.hub.Stats(); st.Refused["memory"] != 1 || st.PendingBytes != 0 {
-				t.Fatalf("stats %+v", st)
-			}
-		})
-	})
-	t.Run("windows of all", func(t *testing.T) {
-		inWorld(t, Options{WindowMessages: 8, MinWindow: 2, PacketBytes: 100, WindowBytes: 1000}, func(w *world) {
-			var edges []*simEdge
-			for i := range 5 {
-				e, _ := w.opened(fmt.Sprint("d", i), false, 1)
-				edges = append(edges, e)
-				if e.conn.welcome.WindowMessages != 2 {
-					t.Fatalf("window %d", e.conn.welcome.WindowMessages)
-				}
-			}
-			late := newSimEdge("late", false)
-			var busy *BusyError
-			if err := late.connect(w.hub.Ingest); !errors.As(err, &busy) || busy.Reason != BusyBudget {
-				t.Fatalf("connect: %v", err)
-			}
-			w.mustConnect(edges[0]) // its own window is free again
-			edges[1].hangUp()
-			w.mustConnect(late)
-			if st := w.hub.Stats(); st.WindowBytes != 1000 || st.Sessions != 5 || st.Busy["budget"] != 1 {
-				t.Fatalf("stats %+v", st)
-			}
-		})
-	})
-	t.Run("idle devices", func(t *testing.T) {
-		inWorld(t, Options{MaxIdle: 3}, func(w *world) {
-			for i := range 8 {
-				e, id := w.opened(fmt.Sprint("d", i), false, 1)
-				wantOutcome(t, e.submit(id, rng(1, 1), none), Settled)
-				e.hangUp()
-			}
-			st := w.hub.Devices()
-			if len(st) != 3 || st[0].Device != "d5" || st[2].Device != "d7" || st[0].Connected || st[0].Records != 1 {
-				t.Fatalf("remembered: %+v", st)
-			}
-		})
-	})
-	t.Run("gaps", func(t *testing.T) {
-		l := &commitlog.LaneState{}
-		for n := range uint64(commitlog.MaxRanges) {
-			l.In.Add(stream.Range{First: 3 * n, Last: 3 * n})
-		}
-		cov := &commitlog.DeviceCoverage{}
-		gap := &item{numbers: rng(3*commitlog.MaxRanges+5, 3*commitlog.MaxRanges+6)}
-		closes := &item{numbers: rng(10, 11)}
-		if fits(cov, l, gap) || !fits(cov, l, closes) {
-			t.Fatal("at the bound, what makes a gap is refused, and what closes one is not")
-		}
-	})
-}
-
-func TestBadBatches(t *testing.T) {
-	inWorld(t, Options{}, func(w *world) {
-		e, id := w.opened("a", false, 4)
-		s := e.conn.session
-		good := func() stream.Batch { return e.batch(&e.mem.epochs[0], rng(1, 2), none) }
-		for name, spoil := range map[string]func(b *stream.Batch){
-			"no epoch":       func(b *stream.Batch) { b.ID.Epoch = stream.Epoch{} },
-			"no lane":        func(b *stream.Batch) { b.ID.Lane = 7 },
-			"other device":   func(b *stream.Batch) { b.ID.Device = "b" },
-			"number 0":       func(b *stream.Batch) { b.First = 0 },
-			"other numbers":  func(b *stream.Batch) { b.Records[1].Seq = 9 },
-			"beyond the end": func(b *stream.Batch) { b.First = maxSeq },
-			"loss of nothing": func(b *stream.Batch) {
-				b.Losses = []stream.Loss{{Range: stream.Range{First: 4, Last: 3}, Reason: stream.Evicted}}
-			},
-			"loss and record": func(b *stream.Batch) {
-				b.Losses = []stream.Loss{{Range: stream.Range{First: 2, Last: 3}, Reason: stream.Evicted}}
-			},
-			"no reason": func(b *stream.Batch) { b.Losses = []stream.Loss{{Range: stream.Range{First: 3, Last: 3}}} },
-			"head":      func(b *stream.Batch) { b.Head = ^uint64(0) },
-		} {
-			b := good()
-			spoil(&b)
-			if _, err := batchItem(s, &b, 1, 0, nil); !errors.Is(err, errBatch) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		out := make(chan Outcome, 1)
-		s.Submit([]byte("rubbish"), func(o Outcome) { out <- o })
-		if o := <-out; o.Code != Bad {
-			t.Fatalf("rubbish is %v", o.Code)
-		}
-		wantOutcome(t, e.submit(id, rng(1, 2), none), Settled)
-	})
-}
-
-func TestHello(t *testing.T) {
-	inWorld(t, Options{}, func(w *world) {
-		id := stream.NewEpoch()
-		for name, h := range map[string]Hello{
-			"device":  {Device: "a/b", Version: 1},
-			"version": {Device: "a", Version: 2},
-			"none":    {Device: "a"},
-			"lane":    {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 4}}},
-			"epoch":   {Device: "a", Version: 1, Held: []stream.Held{{Lane: stream.Bulk}}},
-			"twice":   {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 1}, {Epoch: id, Lane: 1}}},
-			"head":    {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 1, Ranges: rng(1, 5), Head: 4}}},
-		} {
-			if _, _, err := w.hub.Connect(context.Background(), h); !errors.Is(err, ErrHello) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	})
-}
-
-// A device that has queued a lot does not hold up another one.
-func TestFairness(t *testing.T) {
-	inWorld(t, Options{GroupRecords: 4, WindowMessages: 50, MinWindow: 50, PacketBytes: 100}, func(w *world) {
-		flood, fid := w.opened("flood", false, 50)
-		small, sid := w.opened("small", false, 1)
-		w.shut()
-		for n := range uint64(50) {
-			flood.submit(fid, rng(n+1, n+1), none)
-		}
-		s := small.submit(sid, rng(1, 1), none)
-		w.let(logtest.Commit) // the first group was taken before
-		w.let(logtest.Commit)
-		wantOutcome(t, s, Settled)
-		w.open()
-		synctest.Wait()
-		if n := w.mem.Groups(0); n < 51/4 || n > 2+51/4+1 {
-			t.Fatalf("%d groups", n)
-		}
-	})
-}
-
-func TestLoneBatchDoesNotWait(t *testing.T) {
-	inWorld(t, Options{}, func(w *world) {
-		e, id := w.opened("a", false, 1)
-		began := time.Now()
-		wantOutcome(t, e.submit(id, rng(1, 1), none), Settled)
-		if d := time.Since(began); d != 0 {
-			t.Fatalf("settled after %s", d)
-		}
-	})
-}
-
-func TestStop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3, Options{})
-		if err := w.hub.Ready(); err != nil {
-			t.Fatal(err)
-		}
-		e, id := w.opened("a", false, 3)
-		w.shut()
-		a := e.submit(id, rng(1, 1), none)
-		synctest.Wait()
-		b := e.submit(id, rng(2, 2), none)
-		w.hub.cancel()
-		synctest.Wait()
-		wantOutcome(t, e.submit(id, rng(3, 3), none), Refused)
-		if w.hub.Ready() == nil {
-			t.Fatal("ready while it stops")
-		}
-		w.open()
-		if err := w.hub.stop(); err != nil {
-			t.Fatal(err)
-		}
-		wantOutcome(t, a, Settled)
-		wantOutcome(t, b, Settled)
-		if e.conn.reason() != RevokedStopped.String() {
-			t.Fatalf("revoked for %q", e.conn.reason())
-		}
-		var busy *BusyError
-		if err := e.connect(w.hub.Ingest); !errors.As(err, &busy) {
-			t.Fatalf("connect: %v", err)
-		}
-		w.want("a1", "a2")
-	})
-}
-
-// hangs is a log whose appends end only with their context.
-type hangs struct{ commitlog.Log }
-
-type hangingOwner struct{ commitlog.Owner }
-
-func (h hangs) Acquire(ctx context.Context, shard int) (commitlog.Owner, error) {
-	o, err := h.Log.Acquire(ctx, shard)
-	return hangingOwner{o}, err
-}
-
-func (o hangingOwner) Append(ctx context.Context, _ []commitlog.Entry) error {
-	<-ctx.Done()
-	return fmt.Errorf("%w: %w", commitlog.ErrUnknown, ctx.Err())
-}
-
-func TestStopIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := startHub(hangs{logtest.NewMem(1)}, Options{}, true)
-		synctest.Wait()
-		e := newSimEdge("a", false)
-		fill(e, "m", 1)
-		if err := e.connect(h.Ingest); err != nil {
-			t.Fatal(err)
-		}
-		s := e.submit(e.mem.epochs[0].id, rng(1, 1), none)
-		synctest.Wait()
-		began := time.Now()
-		if err := h.stop(); err != nil {
-			t.Fatal(err)
-		}
-		if d := time.Since(began); d != 5*time.Second {
-			t.Fatalf("stopped after %s", d)
-		}
-		wantOutcome(t, s, Refused)
-	})
-}
-
-func TestClosedLogEndsRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := logtest.NewMem(2)
-		h := startHub(m, Options{}, true)
-		synctest.Wait()
-		e := newSimEdge("a", false)
-		fill(e, "m", 1)
-		if err := e.connect(h.Ingest); err != nil {
-			t.Fatal(err)
-		}
-		_ = m.Close()
-		s := e.submit(e.mem.epochs[0].id, rng(1, 1), none)
-		if err := <-h.done; !errors.Is(err, commitlog.ErrClosed) {
-			t.Fatalf("run: %v", err)
-		}
-		wantOutcome(t, s, Refused)
-	})
-}
-
-// fails cannot be acquired for a while.
-type fails struct {
-	commitlog.Log
-	until time.Time
-	tries int
-}
-
-func (f *fails) Acquire(ctx context.Context, shard int) (commitlog.Owner, error) {
-	if f.tries++; time.Now().Before(f.until) {
-		return nil, errors.New("no broker")
-	}
-	return f.Log.Acquire(ctx, shard)
-}
-
-func TestAcquireBacksOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &fails{Log: logtest.NewMem(1), until: time.Now().Add(time.Minute)}
-		h := startHub(log, Options{}, true)
-		defer h.cancel()
-		time.Sleep(59 * time.Second)
-		if h.Ready() == nil {
-			t.Fatal("ready")
-		}
-		if _, _, err := h.Connect(context.Background(), Hello{Device: "a", Version: 1}); err == nil {
-			t.Fatal("served")
-		}
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if err := h.Ready(); err != nil {
-			t.Fatal(err)
-		}
-		if log.tries < 10 || log.tries > 40 {
-			t.Fatalf("%d tries in a minute", log.tries)
-		}
-		_ = h.stop()
-	})
-}
-
-func TestDevicesComeBackOneByOne(t *testing.T) {
-	s := spreader{gap: 5 * time.Millisecond}
-	now := time.Now()
-	slots := map[time.Duration]int{}
-	for range 10_000 {
-		d := s.after(now)
-		if d < retryRefused || d > MaxRetryAfter {
-			t.Fatalf("come again in %s", d)
-		}
-		slots[d.Truncate(time.Second)]++
-	}
-	for at, n := range slots {
-		if n > 450 { // 200 a second, jittered into the next
-			t.Fatalf("%d devices come back in the same second, %s", n, at)
-		}
-	}
-	if d := s.after(now.Add(2 * time.Minute)); d > 2*retryRefused {
-		t.Fatalf("long after the storm: %s", d)
-	}
 }

@@ -236,10 +236,14 @@ func (s *Session) blocked(it *item) bool {
 }
 
 // refuse answers a batch that is not taken. The first one of a fifo lane makes
-// the lane refuse what follows. dev.mu is held.
+// the lane refuse what follows; one from before that
+// place moves it forward. dev.mu is held.
 func (s *Session) refuse(it *item, reason RefuseReason, ans *answers) {
-	if r := &s.refusing[it.key().lane]; it.fifo() && r.seq == 0 {
-		*r = refusing{it.key().epoch, it.first}
+	if it.fifo() {
+		r, epoch := &s.refusing[it.key().lane], it.key().epoch
+		if r.seq == 0 || r.epoch == epoch && it.first < r.seq {
+			*r = refusing{epoch, it.first}
+		}
 	}
 	s.finish(it, s.refusal(reason), ans)
 }

@@ -215,7 +215,10 @@ func (sh *shard) serve(ctx context.Context, owner commitlog.Owner) (why RevokeRe
 		}
 	})
 	for {
-		if err := sh.commit(appendCtx, own, sh.take()); err != nil {
+		err := sh.commit(appendCtx, own, sh.take())
+		clear(sh.group) // an idle shard keeps no batch alive
+		clear(sh.entries)
+		if err != nil {
 			sh.in.o.Logger.Warn("ownership of the shard ended", "shard", sh.n, "error", err)
 			sh.lose(own, RevokedShard)
 			return RevokedShard
@@ -266,7 +269,7 @@ func (sh *shard) stop(ctx context.Context, own *ownership) {
 // began under it are revoked. Nothing is acknowledged.
 func (sh *shard) lose(own *ownership, why RevokeReason) {
 	sh.mu.Lock()
-	sh.own = nil
+	sh.own = nil // first, see open
 	var left []*item
 	for _, d := range sh.ring {
 		left = append(left, d.queue...)
