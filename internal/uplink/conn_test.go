@@ -147,13 +147,13 @@ func TestPinger(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, b := net.Pipe()
 				p := newPacketConn(a, time.Minute)
-				pings := 0
+				var pings atomic.Int64
 				go func() { // the hub
 					for {
 						if _, err := packets.ReadPacket(b); err != nil {
 							return
 						}
-						if pings++; c.answers {
+						if pings.Add(1); c.answers {
 							_, _ = packets.NewControlPacket(packets.PINGRESP).WriteTo(b)
 						}
 					}
@@ -176,8 +176,8 @@ func TestPinger(t *testing.T) {
 				if c.dies != errors.Is(err, errSilent) || c.dies && time.Since(began) > 90*time.Second {
 					t.Errorf("after %v: %v", time.Since(began), err)
 				}
-				if !c.dies && err != nil || c.answers && pings < 19 {
-					t.Errorf("%d pings in 10 minutes: %v", pings, err)
+				if !c.dies && err != nil || c.answers && pings.Load() < 19 {
+					t.Errorf("%d pings in 10 minutes: %v", pings.Load(), err)
 				}
 				_, _ = a.Close(), b.Close()
 			})

@@ -55,4 +55,6 @@ const (
 // plainLimit is the most bytes that the columns of count records may take.
 func plainLimit(l Limits, count int) int { return l.Bytes + perRecord*count + perRecord }
 
-func ratioLimit(packed int) int { return ratioSlack + maxRatio*packed }
+// ratioLimit is the most bytes that packed ones may become. Beyond what it says
+// for a MiB other limits are lower, and 32 bits do not overflow.
+func ratioLimit(packed int) int { return ratioSlack + maxRatio*min(packed, 1<<20) }
