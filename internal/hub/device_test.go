@@ -39,6 +39,11 @@ func dial(t *testing.T, to net.Addr, h hello) (*device, *paho.Connack, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dialOver(t, conn, h)
+}
+
+func dialOver(t *testing.T, conn net.Conn, h hello) (*device, *paho.Connack, error) {
+	t.Helper()
 	d := &device{t: t, id: h.id, conn: conn, enc: wire.NewEncoder(wire.EncoderOptions{}), left: make(chan byte, 1)}
 	d.client = paho.NewClient(paho.ClientConfig{
 		Conn: conn, PacketTimeout: 30 * time.Second,

@@ -103,7 +103,9 @@ func storeError(dir string, err error) error {
 	case errors.Is(err, local.ErrDamaged), errors.Is(err, local.ErrFormat):
 		return cli.Fail(cli.Operator, err, "restore a backup, or move the log directory away to begin a new log; devices send again what they still hold")
 	}
-	return cli.Fail(cli.Failed, err, "")
+	// Whatever else it is, such as another number of shards, stays until
+	// somebody does something about it.
+	return cli.Fail(cli.Operator, err, "")
 }
 
 // checkReach refuses to let just anybody in from elsewhere.
