@@ -16,6 +16,7 @@ const (
 	ServerBusy                  byte = 0x89
 	Banned                      byte = 0x8A
 	ServerShuttingDown          byte = 0x8B
+	BadAuthenticationMethod     byte = 0x8C
 	KeepAliveTimeout            byte = 0x8D
 	SessionTakenOver            byte = 0x8E
 	TopicFilterInvalid          byte = 0x8F

@@ -138,12 +138,12 @@ func (c *conn) fill() error {
 	return err
 }
 
-// extendReadDeadline gives the client 1.5 keep alives from now; not at each
+// extendReadDeadline gives the client at least 1.5 keep alives; not at each
 // read, since setting it costs more than reading a clock.
 func (c *conn) extendReadDeadline() {
 	now := time.Now()
 	if r := &c.reader; c.keepAlive > 0 && now.After(r.deadlineFrom.Add(c.keepAlive/16)) {
-		_ = c.Conn.SetReadDeadline(now.Add(c.keepAlive + c.keepAlive/2)) // [MQTT-3.1.2-22]
+		_ = c.Conn.SetReadDeadline(now.Add(c.keepAlive + c.keepAlive/2 + c.keepAlive/16)) // [MQTT-3.1.2-22]
 		r.deadlineFrom = now
 		if c.ending.Load() || c.f.stopping.Load() {
 			c.wake() // whoever set that before may have woken us too early

@@ -21,6 +21,10 @@ func (c *conn) admit(cl *mqtt.Client, pk packets.Packet) bool {
 	c.peerPacket = props.MaximumPacketSize
 	c.noProblemInfo = props.RequestProblemInfoFlag && props.RequestProblemInfo == 0
 	peer := c.peer(pk)
+	if props.AuthenticationMethod != "" {
+		c.refuse(&Refusal{Code: BadAuthenticationMethod, Reason: "enhanced authentication is not supported"}) // [MQTT-4.12.0-1]
+		return false
+	}
 	session, welcome, err := c.ask(peer)
 	if err != nil {
 		c.refuse(err)

@@ -171,6 +171,31 @@ func TestConnectTimeout(t *testing.T) {
 	}
 }
 
+// What is not served is refused in words, not left to a time-out.
+func TestUnsupportedConnect(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{FanOut: true})
+	for name, tc := range map[string]struct {
+		o    connectOptions
+		want byte
+	}{
+		"enhanced authentication": {connectOptions{props: append([]byte{0x15}, str("SCRAM-SHA-256")...)}, BadAuthenticationMethod},
+		// mochi's mistake, not ours to mend: MQTT allows it.
+		"will without payload": {connectOptions{willTopic: "w"}, ProtocolError},
+	} {
+		o := tc.o
+		o.id = "a"
+		c := dial(t, s.addr)
+		if code, _ := c.connect(o); code != tc.want {
+			t.Errorf("%s: CONNACK 0x%02x, want 0x%02x", name, code, tc.want)
+		}
+		c.expectEnd()
+	}
+	c := connect(t, s.addr, connectOptions{id: "a"})
+	c.send(packet(typeAuth<<4, []byte{0x18, 0}))
+	c.expectDisconnect(ProtocolError)
+}
+
 // CONNECT has a limit of its own: what a device holds may be longer than any
 // message.
 func TestLongConnect(t *testing.T) {

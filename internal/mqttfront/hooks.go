@@ -175,8 +175,10 @@ func (c *conn) decideFilters(pk *packets.Packet) {
 func (c *conn) checkFilter(filter string, have int) byte {
 	_, known := c.cl.State.Subscriptions.Get(filter)
 	plain := filter
-	if rest, shared := strings.CutPrefix(filter, "$share/"); shared {
-		_, plain, _ = strings.Cut(rest, "/")
+	const share = "$share/"
+	if len(filter) >= len(share) && strings.EqualFold(filter[:len(share)], share) {
+		// mochi takes it in any spelling; the Session is asked about one.
+		_, plain, _ = strings.Cut(filter[len(share):], "/")
 	}
 	switch {
 	case len(filter) > maxFilterBytes || strings.Count(filter, "/") >= maxLevels || !ValidFilter(plain):

@@ -1,7 +1,9 @@
 package mqttfront
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -203,6 +205,8 @@ func (c *conn) foreign(first byte, body []byte) *wireError {
 		return checkFilters(body, c.version, 1)
 	case typeUnsubscribe:
 		return checkFilters(body, c.version, 0)
+	case typeAuth:
+		return &wireError{ProtocolError, "auth", "enhanced authentication is not supported"} // [MQTT-4.12.0-7]
 	}
 	return nil
 }
@@ -279,7 +283,11 @@ func (c *conn) protocolError(err *wireError) error {
 		return errEnded
 	}
 	c.f.n.protocol(err.kind)
-	c.f.log.Warn("client broke the protocol", "client", c.id, "remote", c.RemoteAddr().String(), "version", c.version, "kind", err.kind, "error", err.text)
+	level := slog.LevelWarn
+	if !c.open.Load() {
+		level = slog.LevelDebug // anybody may knock, at any rate; it is counted
+	}
+	c.f.log.Log(context.Background(), level, "client broke the protocol", "client", c.id, "remote", c.RemoteAddr().String(), "version", c.version, "kind", err.kind, "error", err.text)
 	c.end(err, err.code, err.text)
 	return errEnded
 }
