@@ -36,7 +36,8 @@ type Override struct {
 
 // Checker is a struct, at any depth of a configuration, that has rules beyond
 // the types of its fields. Check runs after everything is read, also when
-// there are violations already; a second violation of one key is dropped.
+// there are violations already; a second violation of one key is dropped. It
+// does not run when the file is missing or is no YAML.
 type Checker interface{ Check(*Report) }
 
 // Load reads path (may be empty) and the process's environment into *into,
@@ -57,34 +58,37 @@ func (s Source) Load(into any) error {
 	v = v.Elem()
 	checkShape(v.Type())
 	r := newReader(s)
-	r.file(v)
+	read := r.file(v)
 	r.environ(v)
 	r.overrides(v)
-	r.check(v, "")
+	if read { // else what is missing may stand in the file
+		r.check(v, "")
+	}
 	return r.errs.orNil()
 }
 
-// file reads the YAML file into v.
-func (r *reader) file(v reflect.Value) {
+// file reads the YAML file into v, and reports whether it could be read at all.
+func (r *reader) file(v reflect.Value) bool {
 	if r.src.Path == "" {
-		return
+		return true
 	}
 	data, err := readFile(r.src.Path)
 	if err != nil {
 		r.add(origin{file: r.src.Path}, "", err.Error(), "")
-		return
+		return false
 	}
 	root, bad := parse(data)
 	if bad != nil {
 		bad.File = r.src.Path
 		r.errs.add(*bad)
-		return
+		return false
 	}
 	if root != nil {
 		r.walk(root, v, "", func(line, column int) origin {
 			return origin{file: r.src.Path, line: line, column: column}
 		})
 	}
+	return true
 }
 
 func readFile(path string) ([]byte, error) {

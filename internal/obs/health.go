@@ -1,15 +1,11 @@
 package obs
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Health is what a program says of itself: whether it is alive (if not, it
@@ -83,36 +79,4 @@ func answer(ask func() error) http.HandlerFunc {
 		}
 		fmt.Fprintln(w, strings.TrimSpace(text))
 	}
-}
-
-// shutdownTime is how long requests may go on after the end was asked for.
-const shutdownTime = 3 * time.Second
-
-// Serve answers requests on l until ctx ends, then lets those that run finish
-// for a short while, closes l and returns nil. It returns an error when the
-// listener fails. The contexts of requests end with ctx, so that streams do.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	s := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-	defer cancel()
-	if err := s.Shutdown(end); err != nil {
-		_ = s.Close() // who still talks is cut off
-	}
-	<-failed
-	return nil
 }

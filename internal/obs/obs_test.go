@@ -142,6 +142,54 @@ func TestServeTellsOfADeadListener(t *testing.T) {
 	}
 }
 
+func TestConnectionsAreBounded(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &limited{Listener: inner, slots: make(chan struct{}, 1), closed: make(chan struct{})}
+	for range 2 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan net.Conn)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		second <- c
+	}()
+	select {
+	case <-second:
+		t.Error("two connections at once")
+	case <-time.After(20 * time.Millisecond): // both are there: without a bound it is immediate
+	}
+	first.Close()
+	first.Close() // gives back one slot, not two
+	c := <-second
+	if len(l.slots) != 1 {
+		t.Errorf("%d slots are taken", len(l.slots))
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	l.Close()
+	if err := <-ended; err == nil {
+		t.Error("a closed listener accepts")
+	}
+	c.Close()
+}
+
 // systemd is the receiving side of the notification protocol.
 func systemd(t *testing.T) (recv func() string) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -179,6 +180,35 @@ func TestLastGoodUsersStay(t *testing.T) {
 	}
 	if _, err := SetUser(path, "b", sum); err == nil {
 		t.Error("a broken file was edited")
+	}
+}
+
+// Whatever the clocks say, a change under the same size is noticed, and a file
+// that rests is not read again.
+func TestStamps(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	for _, shift := range []time.Duration{-time.Hour, 0, time.Hour} {
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(shift)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		first, err := stampOf(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := stampOf(path)
+		if first.same(again) != (shift != 0) {
+			t.Errorf("shift %s: unchanged file is the same: %v", shift, first.same(again))
+		}
+		if err := os.WriteFile(path, []byte("y"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if changed, _ := stampOf(path); first.same(changed) {
+			t.Errorf("shift %s: a change is not seen", shift)
+		}
 	}
 }
 

@@ -62,8 +62,10 @@ type stamp struct {
 	settle bool        // read so soon after it was written that an equal stamp proves nothing
 }
 
-// racy is the coarsest clock of a file system we expect: a file that is younger
-// than this when it is read may change again under the same time stamp.
+// racy is the coarsest clock of a file system we expect: a file that was written
+// within this time of its reading may change again under the same time stamp. A
+// stamp that lies in the future, because a clock was set back, is none a change
+// would get again.
 const racy = 2 * time.Second
 
 func stampOf(path string) (stamp, error) {
@@ -71,7 +73,7 @@ func stampOf(path string) (stamp, error) {
 	if err != nil {
 		return stamp{}, err
 	}
-	return stamp{info, time.Since(info.ModTime()) > racy}, nil
+	return stamp{info, time.Since(info.ModTime()).Abs() > racy}, nil
 }
 
 // same reports whether the content that was read under a is that which b sees.
