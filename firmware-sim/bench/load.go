@@ -1,0 +1,172 @@
+// Package bench measures: QoS 1 messages per second and latency against any
+// broker, and the edge beside mosquitto in one run.
+//
+// It promises that every number of a table was measured in the run that prints
+// it, and says under which conditions. It never passes or fails on time: a
+// number is for people to judge.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/packetboat/packetboat/internal/rig/publisher"
+)
+
+// Load is one run of publishers against a broker.
+type Load struct {
+	Broker             string
+	Username, Password string
+	Connections        int
+	Window             int     // messages without acknowledgement, per connection
+	Payload            int     // bytes
+	Messages           int     // of all connections together
+	Rate               float64 // messages/s of all together; 0: as fast as it goes
+	Name               string  // of the clients and the first level of their topics
+}
+
+// Result is what a Load measured.
+type Result struct {
+	Connections int           `json:"connections"`
+	Messages    int64         `json:"messages"`
+	Duration    time.Duration `json:"duration_ns"`
+	PerSecond   float64       `json:"messages_per_second"`
+	P50         time.Duration `json:"p50_ns"`
+	P90         time.Duration `json:"p90_ns"`
+	P99         time.Duration `json:"p99_ns"`
+	Max         time.Duration `json:"max_ns"`
+}
+
+// sampleEvery is how many messages share one look at the clock.
+const sampleEvery = 8
+
+// Run publishes and waits for the last acknowledgement. A connection that ends
+// is an error: what came after it would be another measurement.
+func (l Load) Run(ctx context.Context) (Result, error) {
+	if l.Connections < 1 || l.Messages < l.Connections || l.Payload < 0 || l.Payload > 1<<20 || !(l.Rate >= 0) {
+		return Result{}, fmt.Errorf("%d messages of %d bytes on %d connections: want at least one message for each, of at most 1 MiB", l.Messages, l.Payload, l.Connections)
+	}
+	pubs := make([]*loader, l.Connections)
+	for i := range pubs {
+		var err error
+		if pubs[i], err = l.loader(i); err != nil {
+			return Result{}, err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	errs := make([]error, 2*l.Connections)
+	for i, p := range pubs {
+		wg.Go(func() {
+			errs[2*i] = p.pub.Run(ctx)
+			cancel()
+		})
+	}
+	defer wg.Wait()
+	defer cancel()
+	for _, p := range pubs {
+		for !p.pub.Stats().Connected {
+			if ctx.Err() != nil {
+				wg.Wait()
+				return Result{}, errors.Join(append(errs, context.Cause(ctx))...)
+			}
+			if s := p.pub.Stats(); s.LastError != "" {
+				return Result{}, fmt.Errorf("connecting: %s", s.LastError)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	start := time.Now()
+	var loads sync.WaitGroup
+	for i, p := range pubs {
+		loads.Go(func() { errs[2*i+1] = p.load(ctx, l) })
+	}
+	loads.Wait()
+	took := time.Since(start)
+	return l.result(pubs, took, errors.Join(errs...))
+}
+
+func (l Load) result(pubs []*loader, took time.Duration, err error) (Result, error) {
+	r := Result{Connections: l.Connections, Duration: took}
+	var samples []time.Duration
+	for _, p := range pubs {
+		s := p.pub.Stats()
+		r.Messages += s.Acknowledged
+		if s.Connections > 1 || s.Refused > 0 {
+			err = errors.Join(err, fmt.Errorf("%d connections and %d refusals in one load: %s", s.Connections, s.Refused, s.LastError))
+		}
+		samples = append(samples, p.samples...)
+	}
+	if err != nil {
+		return r, err
+	}
+	r.PerSecond = float64(r.Messages) / took.Seconds()
+	slices.Sort(samples)
+	if n := len(samples); n > 0 {
+		at := func(q float64) time.Duration { return samples[min(int(q*float64(n)), n-1)] }
+		r.P50, r.P90, r.P99, r.Max = at(0.50), at(0.90), at(0.99), samples[n-1]
+	}
+	return r, nil
+}
+
+// loader is one connection.
+type loader struct {
+	pub     *publisher.Publisher
+	start   time.Time
+	n       int
+	topic   string
+	samples []time.Duration // appended by the publisher's outcomes, one at a time
+}
+
+func (l Load) loader(i int) (*loader, error) {
+	p := &loader{start: time.Now(), n: l.Messages / l.Connections, topic: fmt.Sprintf("%s/%d/temperature", l.Name, i)}
+	if i < l.Messages%l.Connections {
+		p.n++
+	}
+	var err error
+	p.pub, err = publisher.New(publisher.Options{
+		Broker: l.Broker, ClientID: fmt.Sprintf("%s-%d", l.Name, i), Username: l.Username, Password: l.Password, Window: l.Window, Outcome: p.outcome,
+	})
+	return p, err
+}
+
+func (p *loader) outcome(o publisher.Outcome) {
+	if o.Tag > 0 && o.Acked {
+		p.samples = append(p.samples, time.Since(p.start)-time.Duration(o.Tag))
+	}
+}
+
+func (p *loader) load(ctx context.Context, l Load) error {
+	payload := make([]byte, l.Payload)
+	for i := range payload {
+		payload[i] = 'a' + byte(i%26)
+	}
+	var gap time.Duration
+	if l.Rate > 0 {
+		gap = time.Duration(float64(time.Second) * float64(l.Connections) / l.Rate)
+	}
+	begun := time.Now()
+	for i := range p.n {
+		if gap > 0 {
+			if wait := time.Until(begun.Add(time.Duration(i) * gap)); wait > 0 {
+				select {
+				case <-time.After(wait):
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+		}
+		tag := uint64(0)
+		if i%sampleEvery == 0 || gap > 0 {
+			tag = uint64(time.Since(p.start))
+		}
+		if err := p.pub.Publish(ctx, p.topic, payload, 1, false, tag); err != nil {
+			return err
+		}
+	}
+	return p.pub.Drain(ctx)
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/packetboat/packetboat/firmware-sim/bench"
+	"github.com/packetboat/packetboat/internal/cli"
+)
+
+func benchCommand() *cobra.Command {
+	l := bench.Load{Name: "bench"}
+	var connections []int
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "bench", Short: "QoS 1 messages/s and latency of a broker", Args: cli.NoArgs,
+		Long: `bench publishes with QoS 1 and a window of unacknowledged messages, and prints
+messages/s and the time from PUBLISH to PUBACK. It makes no judgement.`,
+		Example: `  packetboat-sim bench --broker tcp://127.0.0.1:1883
+  packetboat-sim bench --connections 1,10,100 --window 200 --payload 60 --json`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := cli.Signals(c.Context())
+			defer stop()
+			var results []bench.Result
+			for _, n := range connections {
+				l.Connections = n
+				r, err := l.Run(ctx)
+				if err != nil {
+					return err
+				}
+				results = append(results, r)
+			}
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(results)
+			}
+			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', tabwriter.AlignRight)
+			fmt.Fprintf(t, "connections\tmessages/s\tp50\tp90\tp99\tmax\t\n")
+			for _, r := range results {
+				fmt.Fprintf(t, "%d\t%.0f\t%s\t%s\t%s\t%s\t\n", r.Connections, r.PerSecond, short(r.P50), short(r.P90), short(r.P99), short(r.Max))
+			}
+			return t.Flush()
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&l.Broker, "broker", "tcp://127.0.0.1:1883", "the broker's `address`")
+	fl.StringVar(&l.Username, "username", "", "user `name` to connect with")
+	fl.StringVar(&l.Password, "password", "", "its password")
+	fl.IntSliceVar(&connections, "connections", []int{1, 10}, "`numbers` of connections, one run each")
+	fl.IntVar(&l.Window, "window", 200, "`messages` without acknowledgement, per connection")
+	fl.IntVar(&l.Payload, "payload", 60, "`bytes` of a payload")
+	fl.IntVar(&l.Messages, "messages", 500_000, "`messages` of a run")
+	fl.Float64Var(&l.Rate, "rate", 0, "`messages/s`; 0: as fast as it goes")
+	fl.BoolVar(&asJSON, "json", false, "the results as JSON")
+	return c
+}
+
+// short rounds a latency to three digits or so.
+func short(d time.Duration) string {
+	unit := time.Nanosecond
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}
