@@ -53,10 +53,12 @@ type Buffer struct {
 	room  chan struct{} // a token: spares are wanted
 
 	// readMu serialises Next and guards the cursors.
-	readMu     sync.Mutex
-	cursors    [4]cursor
-	topicBytes int
-	topics     map[string]string
+	readMu      sync.Mutex
+	cursors     [4]cursor
+	topicBytes  int
+	missedAt    stream.Position // the number that Next could not find last, and how often
+	missedTimes int
+	topics      map[string]string
 
 	// commitMu serialises all writes to segments; whoever holds it may write
 	// what it guards: the head segment's position and the generation counter.

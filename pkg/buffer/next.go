@@ -128,13 +128,7 @@ func (b *Buffer) gather(p plan, lane stream.Lane, limit Limit) (recs []stream.Re
 			break // this much is good; the rest is for the next call
 		}
 		if len(part) == 0 {
-			b.mu.Lock()
-			seg := b.segs.holds(id, lane, run.First)
-			b.mu.Unlock()
-			if seg == nil {
-				return nil, 0, b.vanished(id, lane, run.First)
-			}
-			return nil, 0, b.unreadable(seg, err)
+			return nil, 0, b.missed(stream.Position{ID: stream.ID{Epoch: id, Lane: lane}, Seq: run.First}, err)
 		}
 		if recs == nil {
 			recs = part
@@ -149,19 +143,27 @@ func (b *Buffer) gather(p plan, lane stream.Lane, limit Limit) (recs []stream.Re
 	return recs, size, nil
 }
 
-// vanished gives up a number that is queued and stands nowhere, which must not
-// happen; without this, Next would never come past it.
-func (b *Buffer) vanished(id stream.Epoch, lane stream.Lane, n uint64) error {
+// missed deals with a queued number that readRun did not find: it was moved
+// meanwhile, or settled, or its segment is damaged. One that is missed again
+// and again is given up, so that Next always comes past it. Under readMu.
+func (b *Buffer) missed(at stream.Position, err error) error {
+	b.mu.Lock()
+	seg := b.segs.holds(at.ID.Epoch, at.ID.Lane, at.Seq)
+	b.mu.Unlock()
+	if b.missedAt != at {
+		b.missedAt, b.missedTimes = at, 0
+	}
+	if b.missedTimes++; b.missedTimes <= readAttempts && seg != nil {
+		return b.unreadable(seg, err)
+	}
+	b.missedTimes = 0
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	loss := stream.Loss{Range: stream.Range{First: n, Last: n}, Reason: stream.Unreadable}
-	if b.segs.holds(id, lane, n) != nil {
-		return nil
-	}
-	if gone := b.state.lose(id, lane, loss); !gone.IsEmpty() {
-		b.ops.lose(id, lane, loss)
+	loss := stream.Loss{Range: stream.Range{First: at.Seq, Last: at.Seq}, Reason: stream.Unreadable}
+	if gone := b.state.lose(at.ID.Epoch, at.ID.Lane, loss); !gone.IsEmpty() {
+		b.ops.lose(at.ID.Epoch, at.ID.Lane, loss)
 		token(b.lazy)
-		b.log.Error("a queued message is in no segment", "epoch", id, "lane", lane, "seq", n)
+		b.log.Error("a queued message cannot be found", "epoch", at.ID.Epoch, "lane", at.ID.Lane, "seq", at.Seq, "error", err)
 	}
 	return nil
 }

@@ -123,8 +123,8 @@ func (c *cursor) collect(id stream.Epoch, lane stream.Lane, r stream.Range, limi
 		if !valid {
 			break
 		}
-		if g.lane != lane || g.epoch != id || seq < want {
-			continue
+		if g.lane != lane || g.epoch != id || seq < want || seq > want && len(spans) == 0 {
+			continue // moved records need not stand in order
 		}
 		if seq > want || (more || len(spans) > 0) && size+raw.size > limit.Bytes {
 			c.iter = before

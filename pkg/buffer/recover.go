@@ -40,6 +40,7 @@ func (b *Buffer) load() error {
 	} else if err := r.replay(); err != nil {
 		return err
 	}
+	b.makeRoom() // before anything is accepted: a crash at every start must not eat the reserve
 	r.report.Took = time.Since(started)
 	b.stats.Recovery = r.report
 	b.log.Info("journal opened", "dir", b.o.Dir, "fresh", r.report.Fresh, "frames", r.report.Frames, "damaged_frames", r.report.Damaged,

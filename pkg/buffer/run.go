@@ -44,7 +44,6 @@ func (b *Buffer) loop(ctx context.Context) {
 			timer.Reset(d)
 		}
 	}
-	b.makeRoom()
 	for {
 		select {
 		case <-ctx.Done():

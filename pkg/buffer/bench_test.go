@@ -1,0 +1,82 @@
+package buffer
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// BenchmarkAppend stores 60-byte messages durably: each appender has a window
+// of 200 messages that are not acknowledged, as an MQTT client would, and an
+// uplink's part drains what is stored. The directory is a real one.
+func BenchmarkAppend(b *testing.B) {
+	for _, appenders := range []int{1, 10} {
+		b.Run(fmt.Sprintf("appenders=%d", appenders), func(b *testing.B) { benchmarkAppend(b, appenders) })
+	}
+}
+
+func benchmarkAppend(b *testing.B, appenders int) {
+	buf, stop := started(b, Options{Dir: b.TempDir()})
+	quit := make(chan struct{})
+	var drained sync.WaitGroup
+	drained.Go(func() {
+		for {
+			select {
+			case <-quit:
+				return
+			case <-buf.Ready():
+			}
+			for {
+				batch, ok, err := buf.Next(stream.Normal, Limit{Messages: 200})
+				if err != nil || !ok {
+					break
+				}
+				_ = buf.Settle(batch.ID, settled(&batch))
+			}
+		}
+	})
+	before := buf.Stats()
+	b.ReportAllocs()
+	b.ResetTimer()
+	var all sync.WaitGroup
+	for i := range appenders {
+		n := b.N / appenders
+		if i == 0 {
+			n += b.N % appenders
+		}
+		all.Go(func() { appendWindowed(b, buf, n) })
+	}
+	all.Wait()
+	b.StopTimer()
+	s := buf.Stats()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+	b.ReportMetric(float64(s.BytesWritten-before.BytesWritten)/float64(s.BytesAppended-before.BytesAppended), "written/accepted")
+	b.ReportMetric(float64(b.N)/float64(s.Commits-before.Commits), "msgs/commit")
+	close(quit)
+	drained.Wait()
+	stop()
+}
+
+func appendWindowed(b *testing.B, buf *Buffer, n int) {
+	window := make(chan struct{}, 200)
+	done := func(_ stream.Position, err error) {
+		if err != nil {
+			b.Error(err)
+		}
+		<-window
+	}
+	m := []stream.Message{{Topic: "car/engine/rpm", Payload: make([]byte, 60), Quality: stream.TimeLocal, QoS: 1}}
+	for i := range n {
+		window <- struct{}{}
+		m[0].Time = 1_700_000_000_000_000 + int64(i)
+		if err := buf.Append(stream.Normal, m, done); err != nil {
+			b.Error(err)
+			return
+		}
+	}
+	for range cap(window) {
+		window <- struct{}{}
+	}
+}
