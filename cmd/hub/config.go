@@ -19,7 +19,7 @@ func configCheck() *cobra.Command {
 reported at once, with its place.`,
 		Example: `  packetboat-hub config check --config /etc/packetboat/hub.yaml`,
 	}
-	flags := addConfigFlags(c, "data", "listen", "http", "log-level")
+	flags := addConfigFlags(c, "data-dir", "listen", "http", "log-level")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if _, err := flags.load(); err != nil {
 			return err

@@ -26,7 +26,7 @@ give theirs.`,
 		Example: `  packetboat-hub device add truck-17 > secret
   packetboat-hub device add truck-17 --replace   # the old secret ends`,
 	}
-	flags := addConfigFlags(c, "data")
+	flags := addConfigFlags(c, "data-dir")
 	replace := c.Flags().Bool("replace", false, "give a device that has a secret another one")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		id := args[0]
@@ -65,7 +65,7 @@ func deviceList() *cobra.Command {
 		Use: "list", Short: "list the devices that have a secret", Args: cli.NoArgs,
 		Example: `  packetboat-hub device list`,
 	}
-	flags := addConfigFlags(c, "data")
+	flags := addConfigFlags(c, "data-dir")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		conf, err := flags.load()
 		if err != nil {
@@ -87,7 +87,7 @@ func deviceRemove() *cobra.Command {
 open stays until it ends. What it sent stays in the log.`,
 		Example: `  packetboat-hub device remove truck-17`,
 	}
-	flags := addConfigFlags(c, "data")
+	flags := addConfigFlags(c, "data-dir")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		conf, err := flags.load()
 		if err != nil {

@@ -24,7 +24,7 @@ func addConfigFlags(c *cobra.Command, keys ...string) *configFlags {
 	c.Flags().StringVarP(&f.path, "config", "c", "", "configuration file; without one the defaults hold")
 	for _, k := range keys {
 		switch k {
-		case "data":
+		case "data-dir":
 			f.add(k, "data_dir", "directory of the log and the devices file")
 		case "listen":
 			f.add(k, "listen.mqtt", "address for devices, host:port or off")
@@ -64,7 +64,7 @@ MQTT 5 for devices on 1884, HTTP on 8460.`,
   packetboat-hub run --config /etc/packetboat/hub.yaml
   PACKETBOAT_HUB_LOG_LEVEL=debug packetboat-hub run --listen 127.0.0.1:2884`,
 	}
-	flags := addConfigFlags(c, "data", "listen", "http", "log-level")
+	flags := addConfigFlags(c, "data-dir", "listen", "http", "log-level")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		conf, err := flags.load()
 		if err != nil {
