@@ -66,3 +66,37 @@ func short(d time.Duration) string {
 	}
 	return d.Round(unit).String()
 }
+
+func benchEdgeCommand() *cobra.Command {
+	var o bench.EdgeOptions
+	var quick bool
+	c := &cobra.Command{
+		Use: "bench-edge", Short: "the edge beside mosquitto, in one run", Args: cli.NoArgs,
+		Long: `bench-edge builds and starts the edge, and beside it mosquitto with persistence
+off and on where that is installed, and measures them in turns: QoS 1 messages/s
+on 1 and 10 connections, and for the edge memory, bytes on the device and
+commits. The edge acknowledges what is on flash; mosquitto what it has in memory.
+It prints a table and makes no judgement.`,
+		Example: `  packetboat-sim bench-edge
+  packetboat-sim bench-edge --rounds 7 --dir /mnt/flash`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if quick {
+				o.Rounds, o.Messages, o.LowRate = 1, 20_000, 2*time.Second
+			}
+			ctx, stop := cli.Signals(c.Context())
+			defer stop()
+			o.Out = c.OutOrStdout()
+			return bench.Edge(ctx, o)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&o.Bin, "bin", "", "`folder` of packetboat-edge and packetboat-hub; without: beside this program, or built")
+	fl.StringVar(&o.Dir, "dir", "", "`folder` on the device to measure; without: the temporary folder")
+	fl.IntVar(&o.Rounds, "rounds", 5, "`rounds` of every measurement")
+	fl.IntVar(&o.Messages, "messages", 300_000, "`messages` of a load")
+	fl.IntVar(&o.Payload, "payload", 60, "`bytes` of a payload")
+	fl.IntVar(&o.Window, "window", 200, "`messages` without acknowledgement, per connection")
+	fl.DurationVar(&o.LowRate, "low-rate", 10*time.Second, "how `long` 10 messages/s are watched")
+	fl.BoolVar(&quick, "short", false, "one small round, to see that it works")
+	return c
+}
