@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,8 +96,14 @@ func (r *recovery) openSegment(name string, id uint32) error {
 		return err
 	}
 	h, ok, err := decodeSegmentHeader(p)
-	if err != nil || !ok {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		if ok, err = r.adoptByFrame(seg); err != nil || !ok {
+			return err
+		}
+		h = segmentHeader{journal: b.journal, size: seg.size, generation: seg.generation, salt: seg.salt}
 	}
 	if b.journal.IsZero() {
 		b.journal = h.journal
@@ -110,6 +117,21 @@ func (r *recovery) openSegment(name string, id uint32) error {
 	r.blank = r.blank[:len(r.blank)-1]
 	r.found = append(r.found, seg)
 	return nil
+}
+
+// adoptByFrame looks for a snapshot in a segment whose header is damaged: the
+// frame repeats generation and salt.
+func (r *recovery) adoptByFrame(seg *segment) (ok bool, err error) {
+	p := make([]byte, frameHeader)
+	if err := readFull(seg, p, pageSize); err != nil || string(p[:4]) != frameMagic {
+		return false, err
+	}
+	seg.generation, seg.salt = binary.LittleEndian.Uint64(p[8:]), binary.LittleEndian.Uint64(p[16:])
+	if ok, err = r.view.read(seg, pageSize); ok && err == nil && r.view.kind == kindSnapshot && seg.generation > 0 {
+		return true, nil
+	}
+	seg.generation, seg.salt = 0, 0
+	return false, err
 }
 
 // fresh is step 2.
@@ -193,46 +215,26 @@ func (r *recovery) adopt(live []*segment) {
 	}
 }
 
-// readSegment is steps 5 and 6 for one segment.
+// readSegment is steps 5 and 6 for one segment. Every valid frame counts, for
+// none is ever written over within a generation; a jump in the index tells that
+// something between was damaged.
 func (r *recovery) readSegment(seg *segment) error {
-	off, index := int64(pageSize), uint32(0)
-	for {
-		ok, err := r.view.read(seg, off)
+	seg.end = pageSize
+	for index := uint32(0); ; index++ {
+		ok, err := r.view.find(seg, seg.end, seg.size)
 		if err != nil {
 			return err
 		}
-		if ok && r.view.index == index {
-			r.apply(seg)
-			off, index = r.view.next, index+1
-			continue
+		if !ok {
+			return nil
 		}
-		next, err := r.resume(seg, off, index)
-		if err != nil {
-			return err
+		if r.view.index != index {
+			r.report.Damaged++
+			index = r.view.index
 		}
-		if next == 0 {
-			break
-		}
-		r.report.Damaged++
-		off, index = next, r.view.index
+		r.apply(seg)
+		seg.end = r.view.next
 	}
-	seg.end = off
-	return nil
-}
-
-// resume finds the next valid frame with a higher index; 0: there is none.
-func (r *recovery) resume(seg *segment, off int64, index uint32) (int64, error) {
-	for off < seg.size {
-		ok, err := r.view.find(seg, off, seg.size)
-		if !ok || err != nil {
-			return 0, err
-		}
-		if r.view.index > index {
-			return r.view.off, nil
-		}
-		off = r.view.next
-	}
-	return 0, nil
 }
 
 // apply does what the frame in view says.
