@@ -21,14 +21,18 @@ reported at once, with its place.`,
 	}
 	flags := addConfigFlags(c, "data-dir", "listen", "http", "log-level")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := flags.load(); err != nil {
+		conf, err := flags.load()
+		if err != nil {
 			return err
+		}
+		for _, w := range conf.Warnings() {
+			fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
 		}
 		what := flags.path
 		if what == "" {
 			what = "the default configuration"
 		}
-		_, err := fmt.Fprintf(c.OutOrStdout(), "%s is good\n", what)
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good\n", what)
 		return err
 	}
 	return c

@@ -54,7 +54,7 @@ type Options struct {
 	// 64; more are answered 503.
 	MaxReaders int
 	// Patience is how long a write to a reader may take, default 30 s; then
-	// it is cut off.
+	// it is cut off. An answer that is not a stream is one write.
 	Patience time.Duration
 	// Heartbeat is how long a response of records may be silent, default 15 s;
 	// then it gets an empty line.
@@ -119,6 +119,9 @@ func New(o Options) *API {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.requests.Add(1)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// Records move their deadline with each write; all else is one write. A
+	// recorder in a test knows no deadlines.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.o.Patience))
 	if a.o.LoopbackOnly && !isLoopback(r.Host) {
 		a.refuse(w, r, problem(http.StatusMisdirectedRequest, "host", "this API answers to localhost only", "use http://127.0.0.1"))
 		return

@@ -238,6 +238,8 @@ func TestProblems(t *testing.T) {
 		"/api/v1/records?from=9&to=8":         {400, "to"},
 		"/api/v1/records?cursor=1":            {400, "cursor"},
 		"/api/v1/records?cursor=0:-1":         {400, "cursor"},
+		"/api/v1/records?cursor=0:1":          {409, "cursor"},
+		"/api/v1/records?cursor=7:1":          {409, "cursor"},
 		"/api/v1/records?follow=maybe":        {400, "follow"},
 		"/api/v1/records?limit=all":           {400, "limit"},
 		"/api/v1/records?limit=1&limit=2":     {400, "limit"},

@@ -19,6 +19,9 @@ func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) erro
 	if err != nil {
 		return err
 	}
+	if err := a.checkCursor(r, &rq.cursor); err != nil {
+		return err
+	}
 	select {
 	case a.readers <- struct{}{}:
 		defer func() { <-a.readers }()
@@ -58,6 +61,32 @@ func (a *API) records(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		}
 		// What was sent must not look like a whole answer.
 		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// checkCursor refuses a cursor that lies beyond the end of the log: it is of
+// another log, or of a later state of this one that a backup has replaced. Read
+// on from there, a reader would miss what is appended in between.
+func (a *API) checkCursor(r *http.Request, c *commitlog.Cursor) error {
+	if c.String() == "" {
+		return nil
+	}
+	extents, err := a.o.Log.Extent(r.Context())
+	if err != nil {
+		return err
+	}
+	next := make(map[int]int64, len(extents))
+	for _, e := range extents {
+		next[e.Shard] = e.Next
+	}
+	for shard := range commitlog.MaxShards {
+		if c.Next(shard) > next[shard] {
+			p := problem(http.StatusConflict, "cursor-ahead", "the cursor lies beyond the end of the log",
+				"the log is another one or was restored from a backup: read again from the beginning, or from a time")
+			p.Parameter = "cursor"
+			return p
+		}
 	}
 	return nil
 }

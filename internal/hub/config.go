@@ -147,6 +147,26 @@ func (l *Listen) check(r *config.Report, tls bool) {
 	}
 }
 
+// Warnings are what an operator should know of a configuration that is good.
+func (c *Config) Warnings() (all []string) {
+	if beyondLoopback(c.Listen.MQTT) {
+		all = append(all, "listen.mqtt: devices send their secrets and data in the clear; use listen.mqtts and turn listen.mqtt off, or keep it on loopback")
+	}
+	if beyondLoopback(c.Listen.HTTP) {
+		all = append(all, "listen.http: whoever can reach it can read the whole log")
+	}
+	if c.AllowAnonymous && (beyondLoopback(c.Listen.MQTT) || beyondLoopback(c.mqtts())) {
+		all = append(all, "allow_anonymous: whoever can reach the hub can be any device that has no secret")
+	}
+	return all
+}
+
+// beyondLoopback reports whether an address is reachable from elsewhere.
+func beyondLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && !isLoopback(host)
+}
+
 // mqtts is the address of the TLS listener, Off for none.
 func (c *Config) mqtts() string {
 	switch {

@@ -91,6 +91,18 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+func TestWarnings(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 0, "listen: {mqtt: '0.0.0.0:1884'}": 1, "listen: {http: ':8460', http_public: true}": 1, "allow_anonymous: true": 0,
+		"allow_anonymous: true\nlisten: {mqtt: off, mqtts: ':8884'}\ntls: {cert_file: a, key_file: b}": 1,
+	} {
+		c, err := load(t, text)
+		if got := c.Warnings(); err != nil || len(got) != want {
+			t.Errorf("%q: %v %v", text, got, err)
+		}
+	}
+}
+
 // The sample as it is shipped is good, and so is every key in it that is
 // commented out; no key is missing.
 func TestSampleConfiguration(t *testing.T) {

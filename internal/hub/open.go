@@ -47,6 +47,9 @@ func Open(c Config, log *slog.Logger) (h *Hub, err error) {
 			err = errors.Join(err, h.Close())
 		}
 	}()
+	for _, w := range c.Warnings() {
+		log.Warn("configuration is risky", "warning", w)
+	}
 	if err := makeDataDir(c.DataDir); err != nil {
 		return h, err
 	}
@@ -114,7 +117,7 @@ func (h *Hub) checkReach() error {
 		return nil
 	}
 	for _, a := range []string{h.c.Listen.MQTT, h.c.mqtts()} {
-		if host, _, err := net.SplitHostPort(a); err == nil && !isLoopback(host) {
+		if beyondLoopback(a) {
 			return cli.Fail(cli.Usage, fmt.Errorf("%s is reachable from elsewhere, and no device has a secret", a),
 				"add a device with `packetboat-hub device add ID`, or set allow_anonymous: true")
 		}
