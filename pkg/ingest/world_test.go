@@ -65,7 +65,16 @@ func (c *checked) Acquire(ctx context.Context, shard int) (commitlog.Owner, erro
 	if err != nil {
 		return nil, err
 	}
-	return &checkedOwner{o, c}, nil
+	co := &checkedOwner{Owner: o, c: c, known: map[string]*commitlog.DeviceCoverage{}}
+	for device, err := range c.Devices(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if cov := o.Coverage(device); cov != nil {
+			co.known[device] = cov
+		}
+	}
+	return co, nil
 }
 
 // quiet keeps the id that the log has now, whatever becomes of the log: it goes
@@ -104,9 +113,21 @@ func (c *checked) NewIncarnation(ctx context.Context) (stream.LogID, error) {
 	return id, err
 }
 
+// checkedOwner knows what was in the log when it acquired the shard, and what it
+// appended: when another owner appends, it does not see that.
 type checkedOwner struct {
 	commitlog.Owner
-	c *checked
+	c     *checked
+	known map[string]*commitlog.DeviceCoverage // guarded by c.mu
+}
+
+func (o *checkedOwner) Coverage(device string) *commitlog.DeviceCoverage {
+	o.c.mu.Lock()
+	defer o.c.mu.Unlock()
+	if cov := o.known[device]; cov != nil {
+		return cov.Clone()
+	}
+	return nil
 }
 
 func (o *checkedOwner) Append(ctx context.Context, group []commitlog.Entry) error {
@@ -118,6 +139,20 @@ func (o *checkedOwner) Append(ctx context.Context, group []commitlog.Entry) erro
 	}
 	if len(group) == 0 && err == nil {
 		o.c.barriers++
+	}
+	for i := range group {
+		e := &group[i]
+		if err != nil {
+			break
+		}
+		cov := o.known[e.ID.Device]
+		if cov == nil {
+			cov = &commitlog.DeviceCoverage{}
+			o.known[e.ID.Device] = cov
+		}
+		if _, err := cov.Apply(e); err != nil {
+			o.c.mistakes = append(o.c.mistakes, err)
+		}
 	}
 	return err
 }
