@@ -283,4 +283,3 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 }
-
