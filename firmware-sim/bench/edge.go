@@ -229,7 +229,7 @@ func (r *rig) endToEnd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hub, err := proc.Start("packetboat-hub", filepath.Join(r.dir, "hub.log"), r.hub, "run", "--data", filepath.Join(r.dir, "hub"), "--listen", ports[0], "--http", ports[1])
+	hub, err := proc.Start("packetboat-hub", filepath.Join(r.dir, "hub.log"), r.hub, "run", "--data-dir", filepath.Join(r.dir, "hub"), "--listen", ports[0], "--http", ports[1])
 	if err != nil {
 		return err
 	}
