@@ -25,6 +25,7 @@ func crashChild(dir string, out io.Writer) int {
 		fmt.Fprintf(out, "error open: %v\n", err)
 		return 1
 	}
+	l.dropAfter = 1
 	fmt.Fprintf(out, "open %s\n", l.ID())
 	fail := make(chan error, 3)
 	lines := make(chan string)

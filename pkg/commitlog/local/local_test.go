@@ -407,6 +407,9 @@ func TestMinFree(t *testing.T) {
 	if s := r.Stats(); !s.Full || s.FreeBytes == 0 || s.NoSpace != 1 || s.Rejected != 1 || r.count(commitlog.Filter{}) != 0 {
 		t.Fatalf("%+v", s)
 	}
+	if tight := newRig(t, Options{MinFree: 1}); tight.Log.o.MinFree != LeastMinFree {
+		t.Errorf("kept free: %d", tight.Log.o.MinFree)
+	}
 	r.Log.o.MinFree = 1 // space came back
 	r.append(o, group(1, 10, 1)...)
 	if s := r.Stats(); s.Full || s.Records != 10 {

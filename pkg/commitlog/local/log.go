@@ -35,6 +35,11 @@ type Log struct {
 	meta      logMeta       // guarded by mu
 	committed chan struct{} // guarded by mu; closed at the next commit and replaced
 
+	// dead is how much may lie below the floors and still take space; after
+	// opening nobody knows, and it is taken to be enough to look once.
+	dead      atomic.Int64
+	dropAfter int64
+
 	failure atomic.Pointer[error] // set once: nothing more is taken or given
 	broken  chan struct{}         // closed when failure is set
 	counts  counts

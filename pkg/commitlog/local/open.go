@@ -27,7 +27,13 @@ func Open(o Options) (*Log, error) {
 	if o.MinFree == 0 {
 		o.MinFree = DefaultMinFree
 	}
+	if o.MinFree > 0 && o.MinFree < LeastMinFree {
+		o.Logger.Warn("so little free space is no protection, the log keeps more", "min_free", o.MinFree, "kept", int64(LeastMinFree))
+		o.MinFree = LeastMinFree
+	}
 	l := &Log{o: o, log: o.Logger, now: time.Now, committed: make(chan struct{}), broken: make(chan struct{})}
+	l.dropAfter = dropAfter
+	l.dead.Store(dropAfter)
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
@@ -233,12 +239,13 @@ func (l *Log) loadShards() error {
 	})
 }
 
-// checkEnds compares the state of a shard with its first and last block.
+// checkEnds compares the state of a shard with its first and last block. There
+// may be more below the floor.
 func checkEnds(txn *badger.Txn, shard int, s shardState) error {
 	prefix := appendShard(nil, kindIndex, shard)
 	first, end := s.next, s.floor
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
-	if it.Rewind(); it.Valid() {
+	if it.Seek(indexKey(shard, s.floor)); it.Valid() {
 		first = offsetOf(it.Item().Key())
 	}
 	it.Close()
@@ -253,7 +260,7 @@ func checkEnds(txn *badger.Txn, shard int, s shardState) error {
 		if err != nil {
 			return err
 		}
-		end = offsetOf(it.Item().Key()) + int64(x.count)
+		end = max(s.floor, offsetOf(it.Item().Key())+int64(x.count)) // what lies below the floor may be there or not
 	}
 	if first != s.floor || end != s.next {
 		return fmt.Errorf("%w: shard %d should hold records from %d to %d, its blocks go from %d to %d", ErrDamaged, shard, s.floor, s.next, first, end)

@@ -24,7 +24,8 @@ type Options struct {
 	// Retention deletes old records; the zero value keeps all.
 	Retention Retention
 	// MinFree is how many bytes must stay free on the disk: below it Append
-	// says commitlog.ErrNoSpace. 0: DefaultMinFree. Negative: not checked.
+	// says commitlog.ErrNoSpace. 0: DefaultMinFree; less than
+	// LeastMinFree counts as that. Negative: not checked, and a full disk kills the process.
 	MinFree int64
 	// Logger gets what an operator should know; nil: nothing.
 	Logger *slog.Logger
@@ -45,21 +46,30 @@ type Retention struct {
 }
 
 // DefaultMinFree leaves room for what Badger may still write after the last
-// accepted group: memory tables on their way to disk and a compaction or two.
-const DefaultMinFree = 512 << 20
+// accepted group, memory tables on their way to disk and compactions: 290 MiB
+// were seen. LeastMinFree is the least that does any good.
+const (
+	DefaultMinFree = 1 << 30
+	LeastMinFree   = 512 << 20
+)
 
 const (
 	// openTries is how often Badger is opened before its error counts: after a
 	// power cut the first call can fail on an empty file and mend it.
 	openTries = 4
-	// hardMinFree is what it takes to open for writing at all; see MinFree.
-	hardMinFree = 64 << 20
+	// hardMinFree is what it takes to open for writing at all: what a crash
+	// left must be replayed and written to tables.
+	hardMinFree = 256 << 20
 
 	// memTableSize bounds one transaction: Badger takes 15 % of it, 7.2 MiB,
 	// which holds any group within commitlog.MaxGroup*, together with the
 	// coverage of as many streams. It is also the write buffer, once on the
 	// heap and once as a mapped file: memory is used as it fills.
 	memTableSize = 48 << 20
+	// l0Tables and l0Stall bound what one compaction must write anew, and with
+	// it the space that Badger may still need when no more is accepted.
+	l0Tables = 2
+	l0Stall  = 4
 	// valueLogFile is the smallest that Badger allows: nothing ever goes there.
 	valueLogFile = 1 << 20
 	// maxPart keeps every value below Badger's highest threshold, 1 MiB, above
@@ -115,6 +125,8 @@ func (o *Options) badgerOptions(readOnly bool) badger.Options {
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(2).
 		WithNumCompactors(2).
+		WithNumLevelZeroTables(l0Tables).
+		WithNumLevelZeroTablesStall(l0Stall).
 		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(valueLogFile)
 }

@@ -46,11 +46,27 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep applies retention once.
+// Sweep applies retention once. Records expire first; their space is given back
+// when there is enough of it, or the disk is full.
 func (l *Log) Sweep(ctx context.Context) error {
 	if l.o.ReadOnly {
 		return ErrReadOnly
 	}
+	if err := l.expireAll(ctx); err != nil {
+		return err
+	}
+	if n := l.dead.Load(); n == 0 || n < l.dropAfter && !l.counts.full.Load() {
+		return nil
+	}
+	if err := l.drop(); err != nil {
+		return err
+	}
+	l.dead.Store(0)
+	return nil
+}
+
+// expireAll raises the floors.
+func (l *Log) expireAll(ctx context.Context) error {
 	if age := l.o.Retention.MaxAge; age > 0 {
 		before := l.now().Add(-age).UnixMicro()
 		for _, s := range l.shards {
@@ -120,7 +136,7 @@ func (l *Log) firstIndex(shard int, floor int64) (x blockIndex, err error) {
 	return x, nil
 }
 
-// expireWhile deletes blocks from the front of a shard for as long as old says
+// expireWhile takes blocks from the front of a shard for as long as old says
 // so, expireBlocks in a transaction.
 func (l *Log) expireWhile(ctx context.Context, s *shard, old func(offset int64, x *blockIndex) bool) error {
 	limit := expireBlocks
@@ -170,7 +186,8 @@ func (l *Log) expire(s *shard, limit int, old func(offset int64, x *blockIndex) 
 	if blocks == 0 {
 		return false, nil
 	}
-	gone := e.next.floor - s.snapshot().floor
+	was := s.snapshot()
+	gone := e.next.floor - was.floor
 	e.next.expired += gone
 	if err := errors.Join(e.st.write(txn), txn.Set(shardKey(s.n), e.next.encode())); err != nil {
 		return false, err
@@ -178,6 +195,7 @@ func (l *Log) expire(s *shard, limit int, old func(offset int64, x *blockIndex) 
 	if err := l.commit(s, txn, e.next, e.st.devices); err != nil {
 		return false, err
 	}
+	l.dead.Add(was.bytes - e.next.bytes)
 	l.counts.expiredBlocks.Add(int64(blocks))
 	l.counts.expiredRecords.Add(gone)
 	return more, nil
@@ -225,14 +243,9 @@ func (e *expiry) first(old func(offset int64, x *blockIndex) bool) (gone bool, e
 			return false, err
 		}
 	}
-	for part := range x.parts {
-		if err := e.txn.Delete(blockKey(e.s.n, floor, part)); err != nil {
-			return false, err
-		}
-	}
 	e.next.floor += int64(x.count)
 	e.next.bytes -= x.bytes
-	return true, e.txn.Delete(indexKey(e.s.n, floor))
+	return true, nil
 }
 
 // cover notes in the coverage that a run has expired.
