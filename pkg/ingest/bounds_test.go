@@ -147,7 +147,7 @@ func TestHello(t *testing.T) {
 			"lane":    {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 4}}},
 			"epoch":   {Device: "a", Version: 1, Held: []stream.Held{{Lane: stream.Bulk}}},
 			"twice":   {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 1}, {Epoch: id, Lane: 1}}},
-			"head":    {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 1, Ranges: rng(1, 5), Head: 4}}},
+			"head":    {Device: "a", Version: 1, Held: []stream.Held{{Epoch: id, Lane: 1, Head: ^uint64(0)}}},
 		} {
 			if _, _, err := w.hub.Connect(context.Background(), h); !errors.Is(err, ErrHello) {
 				t.Errorf("%s: %v", name, err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
+	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // commit appends a group and answers its items. An error means that the
@@ -58,13 +59,39 @@ func (sh *shard) commit(ctx context.Context, own *ownership, group []*item) erro
 	return err
 }
 
+// collect gives the entries of a group.
 func (sh *shard) collect(group []*item) []commitlog.Entry {
 	clear(sh.entries)
 	sh.entries = sh.entries[:0]
+	clear(sh.highest)
 	for _, it := range group {
+		sh.markLate(it)
 		sh.entries = append(sh.entries, it.entries...)
 	}
 	return sh.entries
+}
+
+// markLate marks a batch that comes after newer records of its stream, in the
+// log or in the group before it. The edge cannot know: its batches may have been
+// refused, and come again.
+func (sh *shard) markLate(it *item) {
+	e := &it.one[0]
+	if it.sess == nil || len(e.Records) == 0 {
+		return
+	}
+	e.Flags = it.flags
+	if it.flags&stream.FIFO != 0 {
+		return
+	}
+	d, first := it.dev, e.Records[0].Seq
+	d.mu.Lock()
+	late := d.cov.Late(e)
+	d.mu.Unlock()
+	k := streamOf{d, it.key()}
+	if late || first < sh.highest[k] {
+		e.Flags |= stream.Backfill
+	}
+	sh.highest[k] = max(sh.highest[k], e.Records[len(e.Records)-1].Seq)
 }
 
 func (sh *shard) abandonAll(group []*item) {

@@ -27,6 +27,7 @@ type item struct {
 	losses  stream.RangeSet // as sent
 	first   uint64          // lowest number as sent; 0: it has none
 	numbers stream.RangeSet // what is left to settle, in device.pending
+	flags   stream.Flags    // as sent
 	out     Outcome         // what was found when it was trimmed
 	denied  bool            // there was no memory for it; it keeps its place in the order only
 	pos     int             // place in the group, committer only
@@ -46,7 +47,7 @@ func batchItem(s *Session, b *stream.Batch, packet int, received int64, settle f
 	if b.ID.Epoch.IsZero() || !b.ID.Lane.Valid() || b.ID.Device != "" && b.ID.Device != s.dev.name {
 		return nil, fmt.Errorf("%w: stream %s at device %s", errBatch, b.ID, s.dev.name)
 	}
-	it := &item{dev: s.dev, sess: s, settle: settle}
+	it := &item{dev: s.dev, sess: s, settle: settle, flags: b.Flags}
 	it.entries = it.one[:]
 	e := &it.one[0]
 	*e = commitlog.Entry{

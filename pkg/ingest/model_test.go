@@ -251,13 +251,13 @@ func (m *model) judge() {
 		if all := m.content[s.Epoch]; s.Seq > uint64(len(all)) || all[s.Seq-1] != c {
 			m.rt.Fatalf("I4: number %d of %s is %s", s.Seq, s.Epoch, c)
 		}
+		if s.Seq <= last[s.Epoch] && s.Flags&stream.Backfill == 0 || m.fifo && s.Flags&stream.Backfill != 0 {
+			m.rt.Fatalf("I3: number %d of %s after %d, flags %d", s.Seq, s.Epoch, last[s.Epoch], s.Flags)
+		}
+		last[s.Epoch] = max(last[s.Epoch], s.Seq)
 		if !m.fifo {
 			continue
 		}
-		if s.Seq <= last[s.Epoch] {
-			m.rt.Fatalf("I3: number %d of %s after %d", s.Seq, s.Epoch, last[s.Epoch])
-		}
-		last[s.Epoch] = s.Seq
 		if i := slices.Index(m.order, s.Epoch); m.single && i < began {
 			m.rt.Fatalf("I3: an epoch after a newer one")
 		} else {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/logtest"
+	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // A device that has queued a lot does not hold up another one.
@@ -29,6 +31,36 @@ func TestFairness(t *testing.T) {
 		synctest.Wait()
 		if n := w.mem.Groups(0); n < 51/4 || n > 2+51/4+1 {
 			t.Fatalf("%d groups", n)
+		}
+	})
+}
+
+// What comes after newer records of its stream is marked, unless the lane is
+// strict.
+func TestBackfillIsMarked(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		e, id := w.opened("a", false, 12)
+		wantOutcome(t, e.submit(id, rng(5, 6), none), Settled)
+		w.shut()
+		e.submit(id, rng(1, 2), none)
+		synctest.Wait() // that is a group; the others make the next
+		e.submit(id, rng(9, 10), none)
+		e.submit(id, none, rng(12, 12))
+		e.submit(id, rng(11, 11), none)
+		e.submit(id, rng(7, 8), none)
+		w.open()
+		synctest.Wait()
+		var late []uint64
+		for s, err := range w.mem.Read(context.Background(), commitlog.Cursor{}, commitlog.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Flags&stream.Backfill != 0 {
+				late = append(late, s.Seq)
+			}
+		}
+		if !slices.Equal(late, []uint64{1, 2, 7, 8}) {
+			t.Fatalf("marked: %v", late)
 		}
 	})
 }

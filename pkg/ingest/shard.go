@@ -25,13 +25,19 @@ type shard struct {
 	unsure  []*item
 	group   []*item
 	entries []commitlog.Entry
-	rejects int // single entries rejected in a row
+	rejects int                 // single entries rejected in a row
+	highest map[streamOf]uint64 // record of each stream in the group
 
 	mu sync.Mutex
 	// own is nil while the shard is not served; guarded by mu.
 	own *ownership
 	// ring holds the devices with something queued; guarded by mu.
 	ring []*device
+}
+
+type streamOf struct {
+	d *device
+	streamKey
 }
 
 // ownership is one time of owning a shard. Sessions and what they queued belong
@@ -42,7 +48,10 @@ type ownership struct {
 }
 
 func newShard(in *Ingest, n int) *shard {
-	return &shard{in: in, n: n, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1)}
+	return &shard{
+		in: in, n: n, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		highest: map[streamOf]uint64{},
+	}
 }
 
 func (sh *shard) ownership() *ownership {
@@ -218,6 +227,7 @@ func (sh *shard) serve(ctx context.Context, owner commitlog.Owner) (why RevokeRe
 		err := sh.commit(appendCtx, own, sh.take())
 		clear(sh.group) // an idle shard keeps no batch alive
 		clear(sh.entries)
+		clear(sh.highest)
 		if err != nil {
 			sh.in.o.Logger.Warn("ownership of the shard ended", "shard", sh.n, "error", err)
 			sh.lose(own, RevokedShard)
