@@ -213,10 +213,9 @@ func (e endless) Read(ctx context.Context, _ commitlog.Cursor, _ commitlog.Filte
 	}
 }
 
-// A reader that stops reading is cut off and costs no more than the socket's
-// buffers; beyond MaxReaders one is told to come later.
-func TestSlowReaders(t *testing.T) {
-	api, base, _ := serve(t, Options{Log: endless{logtest.NewMem(1)}, Patience: 100 * time.Millisecond, MaxReaders: 1, Logger: slog.New(slog.DiscardHandler)})
+// stopReading asks for records and never reads them.
+func stopReading(t *testing.T, api *API, base string) net.Conn {
+	t.Helper()
 	u, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)
@@ -225,12 +224,30 @@ func TestSlowReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	fmt.Fprintf(conn, "GET /api/v1/records HTTP/1.1\r\nHost: %s\r\n\r\n", u.Host)
-	await(t, "the reader to be served", func() bool { return api.Stats().Readers == 1 })
-	if p := getProblem(t, http.MethodGet, base+"/api/v1/records"); p.Status != http.StatusServiceUnavailable && api.Stats().Readers == 1 {
+	await(t, "the reader to be served", func() bool { s := api.Stats(); return s.Readers == 1 || s.CutOff == 1 })
+	return conn
+}
+
+// Beyond MaxReaders one is told to come later, until a place is free again.
+func TestTooManyReaders(t *testing.T) {
+	api, base, _ := serve(t, Options{Log: endless{logtest.NewMem(1)}, Patience: time.Hour, MaxReaders: 1})
+	conn := stopReading(t, api, base)
+	if p := getProblem(t, http.MethodGet, base+"/api/v1/records"); p.Status != http.StatusServiceUnavailable || p.Type != "urn:packetboat:problem:readers" {
 		t.Errorf("a second reader: %+v", p)
 	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the place to be free", func() bool { return api.Stats().Readers == 0 })
+}
+
+// A reader that stops reading is cut off and costs no more than the socket's
+// buffers.
+func TestSlowReader(t *testing.T) {
+	api, base, _ := serve(t, Options{Log: endless{logtest.NewMem(1)}, Patience: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	conn := stopReading(t, api, base)
 	await(t, "the reader to be cut off", func() bool { s := api.Stats(); return s.CutOff == 1 && s.Readers == 0 })
 	// What it got is no complete answer.
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
