@@ -23,7 +23,7 @@ const (
 	maxLedger        = 1024
 	maxEpochs        = 4096
 	retryDisk        = time.Second
-	spares           = 2
+	spares           = reserveSegments + 1 // files that are made before they are needed
 	defaultMaxBytes  = 1 << 30
 	defaultSegment   = 4 << 20
 	defaultLazySync  = 100 * time.Millisecond
@@ -64,6 +64,7 @@ type Buffer struct {
 	// what it guards: the head segment's position and the generation counter.
 	commitMu   sync.Mutex
 	generation uint64
+	clearing   bool   // clear is at work
 	headAt     int64  // where the next frame goes in the head segment
 	headIndex  uint32 // its index
 	scratch    []byte // frames of state only, snapshots

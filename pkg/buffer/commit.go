@@ -8,8 +8,12 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-// errNoRoom: no segment may be taken into use.
-var errNoRoom = errors.New("no free segment")
+// Why there is no segment to write to: the limit or a full disk, which evicting
+// cures, or another error of the disk, which it does not.
+var (
+	errNoRoom    = errors.New("no free segment")
+	errNoSegment = errors.New("no new segment")
+)
 
 // commitGroup is what one commit writes. The committer's own.
 type commitGroup struct {
@@ -106,28 +110,37 @@ func (b *Buffer) finish(g *commitGroup, err error) {
 // up: then the numbers that the group was given may stand on the disk, so a new
 // epoch begins. Under commitMu.
 func (b *Buffer) write(g *commitGroup) error {
-	for attempt := 1; ; attempt++ {
+	var cause error // of the failures before
+	cleared := false
+	for failures := 0; ; {
 		err := b.writeFrames(g)
 		if err == nil {
 			return nil
 		}
 		g.written, g.groups, g.opsDone = g.applied, nil, 0
-		noRoom := errors.Is(err, errNoRoom)
-		if !noRoom {
+		switch {
+		case errors.Is(err, errNoSegment):
+			cause = err
+		case !errors.Is(err, errNoRoom):
 			b.abandonHead(err)
-			if attempt < 3 {
+			cause = err
+			if failures++; failures < 3 {
 				continue
 			}
+		case cause == nil && !cleared && !b.clearing:
+			cleared = true
+			b.clear() // a segment that should have been there could not be made
+			continue
 		}
 		if g.touched > g.applied {
 			b.mu.Lock()
 			b.beginEpoch()
 			b.mu.Unlock()
 		}
-		if noRoom && attempt == 1 {
+		if cause == nil {
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		}
-		return fmt.Errorf("%w: %w", ErrDisk, err)
+		return fmt.Errorf("%w: %w", ErrDisk, cause)
 	}
 }
 

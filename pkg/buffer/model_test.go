@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -324,10 +325,11 @@ func (m *model) giveUp(t *rapid.T) {
 func (m *model) fail(t *rapid.T) {
 	n := rapid.IntRange(0, 6).Draw(t, "failures")
 	of := rapid.SampledFrom([]string{"write", "sync", "create"}).Draw(t, "operation")
+	failure := rapid.SampledFrom([]error{errInjected, syscall.ENOSPC}).Draw(t, "error")
 	m.dir.fault = func(op, _ string) error {
 		if op == of && n > 0 {
 			n--
-			return errInjected
+			return failure
 		}
 		return nil
 	}

@@ -8,11 +8,13 @@ import (
 )
 
 // Moving a segment's live records to the head frees the segment, at the price
-// of writing them again. It is done only while space is short: gladly below
-// sparseShare of a segment, after an eviction up to victimShare.
+// of writing them again. It is done only while space is short: from segments that are
+// live below sparseShare, if together they give whole ones, and after an eviction up to victimShare.
 const (
 	sparseShare = 3.0 / 4
 	victimShare = 7.0 / 8
+	// packedShare is how full a segment of moved records is at least.
+	packedShare = 0.7
 	// maxReclaims bounds what one call of makeRoom writes.
 	maxReclaims = 32
 )
@@ -23,14 +25,25 @@ const (
 func (b *Buffer) makeRoom() bool {
 	b.commitMu.Lock()
 	defer b.commitMu.Unlock()
+	return b.clear()
+}
+
+// clear is makeRoom under commitMu. It does not come into itself.
+func (b *Buffer) clear() bool {
+	b.clearing = true
+	defer func() { b.clearing = false }()
 	for i := range maxReclaims {
 		b.mu.Lock()
 		short := b.available() < lowSegments
 		tight := b.available() <= reserveSegments
 		busy := !b.ops.empty() || b.suspectDead
+		failing := b.diskErr != nil
 		b.mu.Unlock()
 		if !short {
 			return b.setFull(false)
+		}
+		if failing { // nothing is evicted because a disk does not answer
+			return b.setFull(tight)
 		}
 		if busy && i == 0 {
 			if _, err := b.commitLocked(false); err != nil {
@@ -69,19 +82,9 @@ func (b *Buffer) setFull(full bool) bool {
 func (b *Buffer) chooseVictim() *segment {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var sparse *segment
-	least := uint64(0)
-	for _, seg := range b.segs.live {
-		if n := seg.liveBytes(b.state); sparse == nil || n < least {
-			sparse, least = seg, n
-		}
-	}
-	if sparse == nil {
-		return nil
-	}
-	if float64(least) <= sparseShare*float64(sparse.size) {
+	if seg := b.sparsest(); seg != nil {
 		b.suspectDead = true
-		return sparse
+		return seg
 	}
 	for i := len(stream.Lanes) - 1; i >= 0; i-- {
 		if seg := b.victimOf(stream.Lanes[i : i+1]); seg != nil {
@@ -96,6 +99,28 @@ func (b *Buffer) chooseVictim() *segment {
 		}
 	}
 	return nil
+}
+
+// sparsest gives the segment with the fewest live bytes, if moving the sparse
+// ones together saves at least a whole segment: otherwise the same records
+// would be moved round and round. Under mu.
+func (b *Buffer) sparsest() (sparse *segment) {
+	least, total, n := uint64(0), uint64(0), 0
+	for _, seg := range b.segs.live {
+		live := seg.liveBytes(b.state)
+		if float64(live) > sparseShare*float64(seg.size) {
+			continue
+		}
+		if sparse == nil || live < least {
+			sparse, least = seg, live
+		}
+		total += live
+		n++
+	}
+	if sparse == nil || float64(total) > float64(n-2)*packedShare*float64(b.o.SegmentBytes) {
+		return nil
+	}
+	return sparse
 }
 
 // victimOf finds the oldest segment that is worth emptying when these lanes are
@@ -205,7 +230,7 @@ type mover struct {
 }
 
 func (m *mover) failed(err error) error {
-	if !errors.Is(err, errNoRoom) {
+	if !errors.Is(err, errNoRoom) && !errors.Is(err, errNoSegment) {
 		m.b.abandonHead(err)
 	}
 	return err

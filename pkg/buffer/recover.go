@@ -41,6 +41,7 @@ func (b *Buffer) load() error {
 	} else if err := r.replay(); err != nil {
 		return err
 	}
+	b.fillReserve()
 	b.makeRoom() // before anything is accepted: a crash at every start must not eat the reserve
 	r.report.Took = time.Since(started)
 	b.stats.Recovery = r.report

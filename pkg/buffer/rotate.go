@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -76,28 +77,56 @@ func (b *Buffer) encodeHead(seg *segment) ([]byte, int64) {
 	}
 }
 
-// takeFree gives a segment that may be overwritten, or makes one.
+// takeFree gives a segment that may be overwritten, or makes one. For messages
+// it leaves the reserve alone, and that is one of files which exist: a disk may
+// be full long before MaxBytes is reached.
 func (b *Buffer) takeFree(messages bool) (*segment, error) {
 	b.mu.Lock()
-	if messages && b.available() <= reserveSegments {
+	keep := 0
+	if messages {
+		keep = reserveSegments
+	}
+	if b.available() <= keep && (messages || b.segs.head != nil) {
 		b.mu.Unlock()
 		return nil, errNoRoom
 	}
-	for i, seg := range b.segs.free {
-		if seg.size == b.o.SegmentBytes {
-			b.segs.free = append(b.segs.free[:i:i], b.segs.free[i+1:]...)
-			b.mu.Unlock()
-			return seg, nil
-		}
+	if len(b.segs.free) > keep {
+		seg := b.segs.free[0]
+		b.segs.free = append([]*segment(nil), b.segs.free[1:]...)
+		b.mu.Unlock()
+		return seg, nil
 	}
-	// A last resort: without a head nothing can be said any more, so the
-	// reserve may pass the limit by a segment.
-	fits := b.segs.bytes+b.o.SegmentBytes <= b.o.MaxBytes || !messages && b.segs.head == nil
 	b.mu.Unlock()
-	if !fits {
-		return nil, errNoRoom
+	// Without a head nothing can be said any more, so as a last resort the
+	// limit is passed by a segment.
+	seg, err := b.makeSegment(nil)
+	switch { // either way nothing is wrong with the head
+	case isFull(err):
+		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNoSegment, err)
 	}
-	return b.makeSegment(nil)
+	return seg, nil
+}
+
+// isFull reports whether err says that the disk has no space left.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// fillReserve makes the segments that are kept back. A disk without the room
+// for them is a state, not an error.
+func (b *Buffer) fillReserve() {
+	for len(b.segs.free) < reserveSegments && b.segs.bytes+b.o.SegmentBytes <= b.o.MaxBytes {
+		seg, err := b.makeSegment(nil)
+		if err != nil {
+			b.log.Warn("no room for the journal's reserve", "error", err)
+			return
+		}
+		b.mu.Lock()
+		b.segs.addFree(seg)
+		b.mu.Unlock()
+	}
 }
 
 // makeSegment makes a file of zeros. With init, the first bytes are its.
@@ -113,7 +142,9 @@ func (b *Buffer) makeSegment(init func(*segment) []byte) (*segment, error) {
 	defer b.mu.Unlock()
 	if err != nil {
 		b.segs.bytes -= size
-		b.noSpares = time.Now().Add(retryDisk)
+		if isFull(err) {
+			b.noSpares = time.Now().Add(retryDisk)
+		}
 		return nil, fmt.Errorf("make segment %08x: %w", id, err)
 	}
 	b.stats.BytesPrepared += uint64(size)
