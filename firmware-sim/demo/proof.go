@@ -29,7 +29,7 @@ type verdict struct {
 // the comparison would have noticed.
 func (d *demo) proof(ctx context.Context) error {
 	d.say("comparing %d receipts with the log", d.fleet.Stats().Published)
-	var copied []prove.Record
+	var copied []prove.Record // about 100 bytes each
 	log := prove.FromLog(d.client.Read(ctx, commitlog.Cursor{}, commitlog.Filter{}))
 	report, err := d.compare(keep(log, &copied))
 	if err != nil {
@@ -119,16 +119,10 @@ func (d *demo) tamper(v *verdict, copied []prove.Record) error {
 			v.tampered = fmt.Sprintf("noticed (record %d of %s: %d missing)", copied[at].Seq, copied[at].Topic, report.Missing)
 			return nil
 		}
-		if report.Undecidable <= v.report.Undecidable && report.OK() && !sentAgain(report, v.report) {
-			break // waved through
+		if report.Undecidable <= v.report.Undecidable && report.Copies >= v.report.Copies {
+			break // neither a copy of a message, nor hidden by equal payloads: waved through
 		}
 	}
 	v.tampered = "NOT NOTICED"
 	return errors.New("the proof does not notice a record that was removed: it proves nothing")
-}
-
-// sentAgain reports whether what was removed was only a copy that a sensor's
-// own resend had made: then nothing is missing.
-func sentAgain(now, before *prove.Report) bool {
-	return now.Copies < before.Copies || now.Acknowledged < now.Messages
 }
