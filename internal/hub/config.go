@@ -12,6 +12,7 @@ import (
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/obs"
 	"github.com/packetboat/packetboat/pkg/commitlog"
+	"github.com/packetboat/packetboat/pkg/commitlog/local"
 )
 
 // EnvPrefix begins every environment variable of the hub's configuration.
@@ -77,7 +78,7 @@ func Defaults() Config {
 	return Config{
 		Listen:  Listen{MQTT: "127.0.0.1:1884", HTTP: "127.0.0.1:8460"},
 		DataDir: dir,
-		Store:   Store{MinFree: 512 << 20},
+		Store:   Store{MinFree: local.DefaultMinFree},
 		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
 		Log:     obs.DefaultLog(),
 	}
@@ -92,7 +93,7 @@ var limits = []struct {
 	why         string
 }{
 	{"store.shards", func(c *Config) int64 { return int64(c.Store.Shards) }, 0, commitlog.MaxShards, false, "more than the disk can serve at once gain nothing"},
-	{"store.min_free", func(c *Config) int64 { return int64(c.Store.MinFree) }, 64 << 20, 1 << 50, true, "the log's files are mapped into memory: a full disk would end the process"},
+	{"store.min_free", func(c *Config) int64 { return int64(c.Store.MinFree) }, local.LeastMinFree, 1 << 50, true, "the log's files are mapped into memory: a full disk would end the process"},
 	{"limits.window_messages", func(c *Config) int64 { return int64(c.Limits.WindowMessages) }, 1, 65535, false, "it is MQTT's Receive Maximum"},
 	// CONNECT itself may carry 60 KB of ranges that the edge holds.
 	{"limits.packet_bytes", func(c *Config) int64 { return int64(c.Limits.PacketBytes) }, 128 << 10, 4 << 20, true, "CONNECT alone may need 128KiB, and a batch has to fit into one transaction"},

@@ -69,7 +69,7 @@ func TestChecks(t *testing.T) {
 		"data_dir: ''":                                                 "data_dir",
 		"store: {shards: -1}":                                          "store.shards",
 		"store: {shards: 4097}":                                        "store.shards",
-		"store: {min_free: 1MiB}":                                      "store.min_free",
+		"store: {min_free: 511MiB}":                                    "store.min_free",
 		"store: {retention: {max_age: 30s}}":                           "store.retention.max_age",
 		"store: {retention: {max_bytes: 1MiB}}":                        "store.retention.max_bytes",
 		"limits: {window_messages: 65536}":                             "limits.window_messages",
