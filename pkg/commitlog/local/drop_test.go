@@ -3,6 +3,7 @@ package local
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -117,5 +118,44 @@ func TestDrop(t *testing.T) {
 		if err != nil || c.Epochs[0].Lanes[2].In.String() != "1-7000" || c.Epochs[0].Lanes[2].Expired.String() != "1-6300" {
 			t.Fatalf("coverage: %v %+v", err, c)
 		}
+	}
+}
+
+// A reader that has found a block before it is dropped passes it over; one that
+// misses a block above the floor says so.
+func TestReadBesideDrop(t *testing.T) {
+	r := newRig(t, Options{})
+	o := r.owner(0)
+	r.append(o, group(1, 10, 1)...)
+	r.append(o, group(1, 10, 11)...)
+	err := r.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: appendShard(nil, kindIndex, 0)})
+		defer it.Close()
+		it.Rewind()
+		r.expireTo(0, 10)
+		if err := r.drop(); err != nil {
+			return err
+		}
+		body, err := r.block(txn, it.Item(), 0, 0, 0, &commitlog.Filter{})
+		if body != nil || err != nil {
+			t.Errorf("a dropped block: %d bytes, %v", len(body), err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := r.keys(); k[kindBlock] != 1 {
+		t.Fatalf("the drop left %v", k)
+	}
+	if err := r.db.Update(func(txn *badger.Txn) error { return txn.Delete(blockKey(0, 10, 0)) }); err != nil {
+		t.Fatal(err)
+	}
+	var got error
+	for _, err := range r.Read(t.Context(), commitlog.Cursor{}, commitlog.Filter{}) {
+		got = err
+	}
+	if !errors.Is(got, ErrDamaged) {
+		t.Errorf("a missing block: %v", got)
 	}
 }

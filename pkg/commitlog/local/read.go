@@ -194,7 +194,11 @@ func (l *Log) block(txn *badger.Txn, item *badger.Item, shard int, offset, from 
 	if err != nil || offset+int64(x.count) <= from || !f.Overlaps(x.at.first, x.at.last) {
 		return nil, err
 	}
-	return fetch(txn, shard, offset, &x)
+	body, err := fetch(txn, shard, offset, &x)
+	if err != nil && offset < l.shards[shard].snapshot().floor {
+		return nil, nil // it expired and was dropped meanwhile: drops spare no reader
+	}
+	return body, err
 }
 
 // fetch puts the parts of a block together.
