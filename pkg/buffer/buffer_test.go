@@ -3,6 +3,7 @@ package buffer
 import (
 	"bytes"
 	"errors"
+	"os"
 	"reflect"
 	"testing"
 
@@ -11,7 +12,13 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		childMain(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // What is appended comes out of Next, also after a reopen, with every field.
 func TestAppendNextReopen(t *testing.T) {

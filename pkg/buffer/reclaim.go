@@ -8,13 +8,12 @@ import (
 )
 
 // Moving a segment's live records to the head frees the segment, at the price
-// of writing them again. It is done only while space is short: from segments that are
-// live below sparseShare, if together they give whole ones, and after an eviction up to victimShare.
+// of writing them again. It is done only while space is short: for segments that
+// are live below sparseShare, which moved records never leave behind, so it ends;
+// and after an eviction up to victimShare.
 const (
-	sparseShare = 3.0 / 4
+	sparseShare = 1.0 / 2
 	victimShare = 7.0 / 8
-	// packedShare is how full a segment of moved records is at least.
-	packedShare = 0.7
 	// maxReclaims bounds what one call of makeRoom writes.
 	maxReclaims = 32
 )
@@ -101,24 +100,13 @@ func (b *Buffer) chooseVictim() *segment {
 	return nil
 }
 
-// sparsest gives the segment with the fewest live bytes, if moving the sparse
-// ones together saves at least a whole segment: otherwise the same records
-// would be moved round and round. Under mu.
+// sparsest gives the segment with the fewest live bytes, if it is sparse. Under mu.
 func (b *Buffer) sparsest() (sparse *segment) {
-	least, total, n := uint64(0), uint64(0), 0
+	least := uint64(0)
 	for _, seg := range b.segs.live {
-		live := seg.liveBytes(b.state)
-		if float64(live) > sparseShare*float64(seg.size) {
-			continue
+		if n := seg.liveBytes(b.state); float64(n) <= sparseShare*float64(seg.size) && (sparse == nil || n < least) {
+			sparse, least = seg, n
 		}
-		if sparse == nil || live < least {
-			sparse, least = seg, live
-		}
-		total += live
-		n++
-	}
-	if sparse == nil || float64(total) > float64(n-2)*packedShare*float64(b.o.SegmentBytes) {
-		return nil
 	}
 	return sparse
 }
