@@ -33,6 +33,7 @@ var rows = map[string]int{
 	"internal/hub":       4,
 	"firmware-sim/prove": 4,
 	"firmware-sim/fleet": 4,
+	"firmware-sim/proc":  4,
 
 	"internal/uplink":      3,
 	"internal/sensors":     3,

@@ -116,11 +116,11 @@ type Position struct {
 const MaxDeviceID = 64
 
 // ErrDeviceID says what a device id looks like.
-var ErrDeviceID = errors.New("a device id is 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+var ErrDeviceID = errors.New("a device id is 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not a path (. or ..)")
 
 // CheckDeviceID returns ErrDeviceID, wrapped with the id, unless s is one.
 func CheckDeviceID(s string) error {
-	ok := len(s) >= 1 && len(s) <= MaxDeviceID
+	ok := len(s) >= 1 && len(s) <= MaxDeviceID && s != "." && s != ".."
 	for i := 0; ok && i < len(s); i++ {
 		c := s[i]
 		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'

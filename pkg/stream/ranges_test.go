@@ -83,7 +83,7 @@ func TestNames(t *testing.T) {
 	if got, err := ParseLogID(id.String()); err != nil || got != id {
 		t.Errorf("%v: %v %v", id, got, err)
 	}
-	for _, bad := range []string{"", "a/b", "ü", "x y", string(make([]byte, 65))} {
+	for _, bad := range []string{"", ".", "..", "a/b", "ü", "x y", string(make([]byte, 65))} {
 		if CheckDeviceID(bad) == nil {
 			t.Errorf("%q passes as a device id", bad)
 		}
