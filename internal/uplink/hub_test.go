@@ -45,7 +45,9 @@ type testHub struct {
 	welcome mqttfront.Welcome
 	broken  func(*stream.Batch) bool
 	answer  func(*stream.Batch, mqttfront.Settle) bool
-	forget  bool // names no epoch
+	forget  bool                 // names no epoch
+	delay   func() time.Duration // of each PUBACK
+	lag     time.Duration        // for delay: 10 ms while a batch is refused for another one
 }
 
 func newHub(t testing.TB) *testHub {
@@ -153,6 +155,10 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.batches++
+	if h.delay != nil {
+		now := settle
+		settle = func(r mqttfront.Result) { time.AfterFunc(h.delay(), func() { now(r) }) }
+	}
 	if p.Topic != wire.UpTopic(device) || p.QoS != 1 {
 		h.t.Errorf("published to %q with QoS %d", p.Topic, p.QoS)
 	}
@@ -168,6 +174,8 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 		h.t.Error("a batch without the FIFO flag")
 	}
 	if first, ok := s.refusing[b.ID.Lane]; ok && first != firstOf(&b) {
+		h.lag = 10 * time.Millisecond
+		defer func() { h.lag = 0 }()
 		settle(mqttfront.Result{Code: codeQuota, User: []stream.Property{wire.FormatRetryAfter(time.Millisecond)}})
 		return
 	}

@@ -88,6 +88,8 @@ func TestRefusedBatchesComeAgainInOrder(t *testing.T) {
 	h, b := newHub(t), openBuffer(t)
 	n := 0
 	h.do(func() {
+		h.welcome.ReceiveMaximum = 4                    // so that more waits than is in flight
+		h.delay = func() time.Duration { return h.lag } // of what follows a refused batch
 		h.answer = func(_ *stream.Batch, settle mqttfront.Settle) bool {
 			if n++; n%3 == 1 && n < 30 {
 				return refuse(settle, codeQuota, wire.FormatRetryAfter(time.Millisecond))
@@ -189,7 +191,8 @@ func TestWindow(t *testing.T) {
 			return true
 		}
 	})
-	accept(t, b, stream.Normal, 0, 200)
+	accept(t, b, stream.Normal, 0, 100)
+	accept(t, b, stream.Urgent, 100, 100)
 	u, _ := start(t, b, quick(h.url()))
 	eventually(t, "a full window", func() bool { return u.Stats().InFlightBatches == 3 })
 	for in := 0; in < 200; in, _ = h.count() {
