@@ -2,6 +2,7 @@ package local
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,9 +18,10 @@ func group(devices, per int, first uint64) []commitlog.Entry {
 	for d := range devices {
 		id := stream.ID{Device: fmt.Sprintf("truck-%d", d), Epoch: stream.Epoch{1}, Lane: stream.Normal}
 		e := commitlog.Entry{ID: id, Current: id.Epoch, Received: 1_700_000_000_000_000 + int64(first), Floor: first}
+		rnd := rand.New(rand.NewPCG(uint64(d), first))
 		for i := range per {
 			n := first + uint64(i)
-			x := (n*0x9e3779b97f4a7c15 + uint64(d)) >> 40 // digits that nobody can guess
+			x := rnd.Uint64() >> 40 // digits that nobody can guess
 			e.Records = append(e.Records, stream.Record{Seq: n, Message: stream.Message{
 				Topic: topics[i%len(topics)], Payload: fmt.Appendf(nil, "%d.%d", 20+x%50, x%100), Time: 1_700_000_000_000_000 + int64(n)*10_000 + int64(x%7)*1000, Quality: stream.TimeLocal, QoS: 1,
 			}})

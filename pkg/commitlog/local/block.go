@@ -115,7 +115,7 @@ func encodeBlock(block []run) (encoded, error) {
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	b = append(b, body...)
-	out.body = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	out.body = seal(b)
 
 	out.index.count = n
 	first := true
@@ -129,6 +129,11 @@ func encodeBlock(block []run) (encoded, error) {
 	out.index.bytes = int64(len(out.body))
 	out.index.parts = (len(out.body) + maxPart - 1) / maxPart
 	return out, nil
+}
+
+// seal appends the check of a block.
+func seal(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 func (r *run) appendHead(b []byte) []byte {
