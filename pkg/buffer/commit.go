@@ -95,6 +95,9 @@ func (b *Buffer) finish(g *commitGroup, err error) {
 	case errors.Is(err, ErrDisk):
 		b.diskErr, b.retryAt = err, time.Now().Add(retryDisk)
 		b.suspectDead = b.suspectDead || len(g.dead) > 0
+		if b.segs.head != nil { // else the next snapshot has them
+			b.restoreOps(&g.ops)
+		}
 	default:
 		b.restoreOps(&g.ops)
 		b.suspectDead = b.suspectDead || len(g.dead) > 0
@@ -129,6 +132,11 @@ func (b *Buffer) write(g *commitGroup) error {
 			}
 		case cause == nil && !cleared && !b.clearing:
 			cleared = true
+			b.mu.Lock() // what g.ops freed must not be written over before they are synced
+			b.restoreOps(&g.ops)
+			g.ops, g.dead = operations{}, nil
+			b.suspectDead = true
+			b.mu.Unlock()
 			b.clear() // a segment that should have been there could not be made
 			continue
 		}

@@ -52,16 +52,17 @@ func put(t testing.TB, b *Buffer, lane stream.Lane, msgs ...stream.Message) stre
 	return at
 }
 
-func tryPut(b *Buffer, lane stream.Lane, msgs ...stream.Message) (at stream.Position, err error) {
-	done := make(chan struct{})
-	err = b.Append(lane, msgs, func(first stream.Position, e error) {
-		at, err = first, e
-		close(done)
-	})
-	if err == nil {
-		<-done
+func tryPut(b *Buffer, lane stream.Lane, msgs ...stream.Message) (stream.Position, error) {
+	type outcome struct {
+		at  stream.Position
+		err error
 	}
-	return at, err
+	done := make(chan outcome, 1)
+	if err := b.Append(lane, msgs, func(first stream.Position, err error) { done <- outcome{first, err} }); err != nil {
+		return stream.Position{}, err
+	}
+	o := <-done
+	return o.at, o.err
 }
 
 // until polls cond, for at most a minute.

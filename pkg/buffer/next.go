@@ -100,15 +100,14 @@ func (b *Buffer) plan(lane stream.Lane, limit Limit) (p plan, ok bool) {
 // markEpoch syncs the settle state before the first batch of e leaves: a copy
 // of the disk that comes back must know what was settled by then.
 func (b *Buffer) markEpoch(e *epoch) error {
+	b.commitMu.Lock() // a commit that is under way may carry state of its own
+	defer b.commitMu.Unlock()
 	b.mu.Lock()
 	by := e.answered
-	clean := b.ops.empty()
+	clean := b.ops.empty() && b.segs.head != nil
 	b.mu.Unlock()
 	if !clean {
-		b.commitMu.Lock()
-		_, err := b.commitLocked(false)
-		b.commitMu.Unlock()
-		if err != nil {
+		if _, err := b.commitLocked(false); err != nil {
 			return err
 		}
 	}
