@@ -158,7 +158,7 @@ func TestDevicesAndStreams(t *testing.T) {
 	epoch := stream.NewEpoch()
 	fill(t, log, "b", epoch, 1, 1)
 	fill(t, log, "b", epoch, 5, 2) // 2 to 4 are out there
-	fill(t, log, "..", stream.NewEpoch(), 1, 1)
+	fill(t, log, "...", stream.NewEpoch(), 1, 1)
 	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	absent := map[stream.ID]uint64{{Device: "b", Epoch: epoch, Lane: stream.Normal}: 2}
 	links := []Link{{Device: "new", Since: since}, {Device: "b", Connected: true, Since: since, LastBatch: since, Absent: absent}}
@@ -178,7 +178,7 @@ func TestDevicesAndStreams(t *testing.T) {
 	if err := c.getJSON(t.Context(), "/api/v1/devices", url.Values{"after": {page.Next}}, &rest); err != nil || len(rest.Devices) != 1 || rest.Next != "" {
 		t.Errorf("second page %+v %v", rest, err)
 	}
-	for _, d := range []string{"b", ".."} {
+	for _, d := range []string{"b", "..."} {
 		want, err := log.Coverage(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)

@@ -194,8 +194,7 @@ func (c *Client) Streams(ctx context.Context, device string, ranges int) (*Devic
 		q.Set("ranges", strconv.Itoa(ranges))
 	}
 	var d DeviceStreams
-	// A device may be called "..", which must not be taken for a step up.
-	path := "/api/v1/devices/" + strings.ReplaceAll(device, ".", "%2E") + "/streams"
+	path := "/api/v1/devices/" + url.PathEscape(device) + "/streams"
 	return &d, c.getJSON(ctx, path, q, &d)
 }
 
