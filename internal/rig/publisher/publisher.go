@@ -48,6 +48,8 @@ type Options struct {
 	// KeepAlive is 30 s when 0. A connection on which nothing comes back for
 	// one and a half of it is dead.
 	KeepAlive time.Duration
+	// Once ends Run with an error when the connection ends, or cannot be made.
+	Once bool
 	// Outcome, when set, is told once of every message, in order of Publish,
 	// from several goroutines but never from two at once. It must not call the
 	// publisher.

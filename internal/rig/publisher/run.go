@@ -22,7 +22,8 @@ const (
 
 // Run connects, and again whenever the connection ends, until ctx ends. It then
 // says good-bye, reports what is not settled and returns nil. A broker that
-// refuses for good ends it with an error. It is called once.
+// refuses for good ends it with an error, and so does any with Options.Once. It
+// is called once.
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.abandon()
 	backoff := p.pause
@@ -32,7 +33,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			return nil
 		}
 		var refused *RefusedError
-		if errors.As(err, &refused) && refused.permanent() {
+		if p.o.Once || errors.As(err, &refused) && refused.permanent() {
 			return fmt.Errorf("connecting %s to %s: %w", p.o.ClientID, p.addr, err)
 		}
 		p.mu.Lock()

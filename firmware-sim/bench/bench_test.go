@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sink acknowledges every PUBLISH at once, and after so many closes the
+// connection instead; 0: never.
+func sink(t testing.TB, limit int64) (addr string, count *atomic.Int64) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count = &atomic.Int64{}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				swallow(c, count, limit)
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().String(), count
+}
+
+func swallow(c net.Conn, count *atomic.Int64, limit int64) {
+	r, w := bufio.NewReaderSize(c, 64<<10), bufio.NewWriterSize(c, 64<<10)
+	body := make([]byte, 64<<10)
+	for {
+		first, err := r.ReadByte()
+		if err != nil {
+			return
+		}
+		size, err := binary.ReadUvarint(r)
+		if err != nil || size > uint64(len(body)) {
+			return
+		}
+		if _, err := io.ReadFull(r, body[:size]); err != nil {
+			return
+		}
+		switch first & 0xF0 {
+		case 0xE0:
+			return
+		case 0x10:
+			_, _ = w.Write([]byte{0x20, 2, 0, 0})
+		case 0x30:
+			if n := count.Add(1); limit > 0 && n > limit {
+				return
+			}
+			at := 2 + int(binary.BigEndian.Uint16(body))
+			_, _ = w.Write([]byte{0x40, 2, body[at], body[at+1]})
+		}
+		if r.Buffered() == 0 && w.Flush() != nil {
+			return
+		}
+	}
+}
+
+func TestLoadSendsAllAndMeasures(t *testing.T) {
+	addr, count := sink(t, 0)
+	for _, l := range []Load{
+		{Broker: addr, Connections: 3, Window: 50, Payload: 60, Messages: 10_001, Name: "a"},
+		{Broker: addr, Connections: 1, Window: 1, Payload: 0, Messages: 20, Rate: 10_000, Name: "b"},
+	} {
+		count.Store(0)
+		r, err := l.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int64(l.Messages) != count.Load() || r.Messages != count.Load() || r.PerSecond <= 0 || r.P50 <= 0 || r.P50 > r.P99 || r.P99 > r.Max || r.Max > r.Duration {
+			t.Errorf("%d arrived: %+v", count.Load(), r)
+		}
+	}
+}
+
+func TestLoadFailsRatherThanMeasureSomethingElse(t *testing.T) {
+	addr, _ := sink(t, 100)
+	l := Load{Broker: addr, Connections: 1, Window: 10, Messages: 150, Name: "a"}
+	if r, err := l.Run(t.Context()); err == nil {
+		t.Errorf("a connection that ended in between: %+v", r)
+	}
+	for _, bad := range []Load{{Broker: addr, Messages: 1}, {Broker: addr, Connections: 2, Messages: 1, Name: "a"}, {Broker: "127.0.0.1:1", Connections: 1, Messages: 1, Name: "a"}} {
+		if _, err := bad.Run(t.Context()); err == nil {
+			t.Errorf("%+v passes", bad)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	l = Load{Broker: addr, Connections: 1, Window: 10, Messages: 1000, Rate: 1, Name: "a"}
+	if _, err := l.Run(ctx); err == nil {
+		t.Error("a load that was told to end")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 5}, 5}} {
+		if got := median(c.in); got != c.want {
+			t.Errorf("median of %v is %v", c.in, got)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b strings.Builder
+	r := &rig{o: EdgeOptions{Out: &b, Rounds: 1}}
+	r.table([]*target{
+		{name: "edge", rates: map[int][]float64{1: {200}, 10: {900}}},
+		{name: "other", rates: map[int][]float64{1: {100}, 10: {300}}},
+	})
+	if !strings.Contains(b.String(), "2.0 x") || !strings.Contains(b.String(), "3.0 x") {
+		t.Error(b.String())
+	}
+	(&cost{}).print(r, "never")
+	if !strings.Contains(b.String(), "not known on this system") {
+		t.Error(b.String())
+	}
+}
+
+// The generator alone, against a sink in this process.
+func BenchmarkLoad(b *testing.B) {
+	addr, _ := sink(b, 0)
+	l := Load{Broker: addr, Connections: 10, Window: 200, Payload: 60, Messages: max(b.N, 10), Name: "a"}
+	r, err := l.Run(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(r.PerSecond, "messages/s")
+}
