@@ -164,7 +164,7 @@ func TestDevicesAndStreams(t *testing.T) {
 	links := []Link{{Device: "new", Since: since}, {Device: "b", Connected: true, Since: since, LastBatch: since, Absent: absent}}
 	_, base, c := serve(t, Options{Log: log, Links: func() []Link { return links }})
 
-	if got := collect(t, c.Devices(t.Context())); strings.Join(got, " ") != ".. b new" {
+	if got := collect(t, c.Devices(t.Context())); strings.Join(got, " ") != "... b new" {
 		t.Errorf("devices %v", got)
 	}
 	var page DeviceList

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
