@@ -2,8 +2,10 @@ package buffer
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -78,5 +80,58 @@ func appendWindowed(b *testing.B, buf *Buffer, n int) {
 	}
 	for range cap(window) {
 		window <- struct{}{}
+	}
+}
+
+// BenchmarkBacklog opens a journal that holds 256 MiB and reads it all, and
+// reports what that needs of memory.
+func BenchmarkBacklog(b *testing.B) {
+	o := Options{Dir: b.TempDir()}
+	buf, stop := started(b, o)
+	msgs := make([]stream.Message, 500)
+	for i := range msgs {
+		msgs[i] = stream.Message{Topic: "car/engine/rpm", Payload: make([]byte, 60), Quality: stream.TimeLocal, QoS: 1}
+	}
+	stored := 0
+	for ; buf.Stats().DiskBytes < 256<<20; stored += len(msgs) {
+		put(b, buf, stream.Normal, msgs...)
+	}
+	stop()
+	b.ResetTimer()
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		buf, err := Open(o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(start).Microseconds())/1000, "ms/open")
+		start = time.Now()
+		n := 0
+		for {
+			batch, ok := next(b, buf, stream.Normal, Limit{Messages: 200})
+			if !ok {
+				break
+			}
+			n += len(batch.Records)
+			if err := buf.Settle(batch.ID, settled(&batch)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(n)/time.Since(start).Seconds(), "read_msgs/s")
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1024, "KiB_heap_held")
+		if n != stored {
+			b.Fatalf("%d of %d", n, stored)
+		}
+		buf.mu.Lock()
+		buf.ops.reset() // forget the answers, to open the same again
+		buf.mu.Unlock()
+		if err := buf.Close(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -339,3 +339,108 @@ func TestDeafDiskLoses(t *testing.T) {
 		t.Fatal("crash images never lose unsynced writes: they prove nothing")
 	}
 }
+
+// A disk that cannot read for a moment is an error that passes; one that never
+// reads a segment again costs what stood there, by range, and Next goes on.
+func TestReadFails(t *testing.T) {
+	dir := newMemDir()
+	b := openMem(t, dir, testOptions())
+	first := appendCommit(t, b, stream.Normal, 1)[0]
+	broken := segmentName(b.segs.head.id)
+	for i := range 30 {
+		appendLarge(b, stream.Normal, i)
+		if err := b.commit(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	times := 0
+	dir.fault = func(op, name string) error {
+		if op == "read" && name == broken && times > 0 {
+			times--
+			return errInjected
+		}
+		return nil
+	}
+	times = 1
+	if _, _, err := b.Next(stream.Normal, Limit{Messages: 1}); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	if batch, ok := next(t, b, stream.Normal, Limit{Messages: 1}); !ok || batch.First != 1 {
+		t.Fatalf("%+v", batch)
+	}
+	b.RequeueAll()
+	b.cursors = [4]cursor{} // what was read before is not asked for again
+	times = 1 << 30
+	var batch stream.Batch
+	for range 10 {
+		var err error
+		var ok bool
+		if batch, ok, err = b.Next(stream.Normal, Limit{}); err == nil && ok {
+			break
+		}
+	}
+	if len(batch.Records) == 0 || len(batch.Losses) != 1 || batch.Losses[0].First != first.Seq || batch.Losses[0].Last+1 != batch.First || batch.Losses[0].Reason != stream.Unreadable {
+		t.Fatalf("from %d, losses %+v", batch.First, batch.Losses)
+	}
+	if s := b.Stats(); !s.ConservationOK {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// What cannot be opened is refused with what to do, and left as it is.
+func TestNotAJournal(t *testing.T) {
+	whole := newMemDir()
+	_ = openMem(t, whole, testOptions()).Close()
+	for name, spoil := range map[string]func(d *memDir){
+		"rubbish": func(d *memDir) { plant(d, "00000000.seg", bytes.Repeat([]byte("rubbish "), 2*pageSize)) },
+		"zeros":   func(d *memDir) { plant(d, "00000000.seg", make([]byte, minSegmentBytes)) },
+		"empty":   func(d *memDir) { plant(d, "00000000.seg", nil) },
+		"a copy of a segment": func(d *memDir) {
+			for name, f := range whole.files {
+				plant(d, name, f.data)
+			}
+			plant(d, "000000ff.seg", whole.files["00000000.seg"].data)
+		},
+		"two journals": func(d *memDir) {
+			plant(d, "00000000.seg", whole.files["00000000.seg"].data)
+			other := newMemDir()
+			_ = openMem(t, other, testOptions()).Close()
+			plant(d, "00000001.seg", other.files["00000000.seg"].data)
+		},
+	} {
+		d := newMemDir()
+		spoil(d)
+		before := d.image()
+		_, err := openOn(d, testOptions())
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "move the directory away") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d.locked {
+			t.Errorf("%s: still locked", name)
+		}
+		for file, f := range before.files {
+			if d.files[file] == nil || !bytes.Equal(d.files[file].data, f.data) {
+				t.Errorf("%s: %s was changed", name, file)
+			}
+		}
+	}
+}
+
+func plant(d *memDir, name string, data []byte) {
+	d.files[name] = &memFile{dir: d, name: name, data: slices.Clone(data), durable: slices.Clone(data)}
+}
+
+// Close without Run tells those who wait.
+func TestCloseTellsWaiters(t *testing.T) {
+	b := openMem(t, newMemDir(), testOptions())
+	var got error
+	if err := b.Append(stream.Normal, []stream.Message{message(1)}, func(_ stream.Position, err error) { got = err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil || !errors.Is(got, ErrClosed) {
+		t.Fatalf("%v, waiter got %v", err, got)
+	}
+	if err := b.Append(stream.Normal, []stream.Message{message(1)}, nil); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+}

@@ -14,8 +14,10 @@ import (
 const (
 	sparseShare = 1.0 / 2
 	victimShare = 7.0 / 8
-	// maxReclaims bounds what one call of makeRoom writes.
-	maxReclaims = 32
+	// maxReclaims bounds how many segments one call of makeRoom empties,
+	// politeReclaims how many while messages still have room.
+	maxReclaims    = 32
+	politeReclaims = 2
 )
 
 // makeRoom frees segments while few are available: dead ones, then by moving
@@ -39,6 +41,10 @@ func (b *Buffer) clear() bool {
 		failing := b.diskErr != nil
 		b.mu.Unlock()
 		if !short {
+			return b.setFull(false)
+		}
+		if i > politeReclaims && !tight { // let a commit pass, then go on
+			token(b.wake)
 			return b.setFull(false)
 		}
 		if failing { // nothing is evicted because a disk does not answer

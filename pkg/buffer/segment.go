@@ -146,11 +146,10 @@ func (seg *segment) liveBytes(s *state) (n uint64) {
 
 // segments are all journal files. Guarded by Buffer.mu.
 type segments struct {
-	head *segment   // takes the frames; nil: the last one failed
-	live []*segment // hold something queued, by generation
-	free []*segment // ready to be written, lowest generation first
-	// bad failed; they are removed once nothing in them is live.
-	bytes int64 // of all files, those being made included
+	head  *segment   // takes the frames; nil: the last one failed
+	live  []*segment // hold something queued, by generation
+	free  []*segment // ready to be written, lowest generation first
+	bytes int64      // of all files, those being made included
 	next  uint32
 }
 

@@ -10,7 +10,7 @@ type Stats struct {
 	// InFlight were handed out by Next. Accepted is the sum of the others.
 	Accepted, Settled, Queued, InFlight uint64
 	Lost                                [10]uint64
-	// BytesAccepted is topic and payload of what was accepted.
+	// BytesAccepted is the encoded size of what was accepted.
 	BytesAccepted uint64
 	// Lanes holds each lane's backlog, in flight included, by stream.Lane.
 	Lanes [4]LaneStats
