@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -313,19 +312,6 @@ func (w *world) audited() string {
 		w.t.Errorf("packetboat-hub verify exits with %d:\n%s", code, out)
 	}
 	return out
-}
-
-// streams is what `packetboat-hub streams --json` prints, as it is.
-func (w *world) streams() (v any) {
-	w.t.Helper()
-	out, code := w.command("packetboat-hub", "streams", "--hub", "http://"+w.hubHTTP, "--json")
-	if code != 0 {
-		w.t.Fatalf("packetboat-hub streams exits with %d:\n%s", code, out)
-	}
-	if err := json.Unmarshal([]byte(out), &v); err != nil {
-		w.t.Fatalf("packetboat-hub streams --json: %v\n%s", err, out)
-	}
-	return v
 }
 
 // copyDir copies a folder as `cp -a` would, without times.

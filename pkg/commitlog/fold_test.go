@@ -18,7 +18,6 @@ type model struct {
 	lanes   map[stream.ID]map[uint64]string // "in", "lost <reason>"
 	heads   map[stream.ID]uint64
 	current stream.Epoch
-	gone    int
 }
 
 func (m *model) apply(e *Entry) bool {
