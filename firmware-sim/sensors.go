@@ -75,14 +75,14 @@ func (f *fleetFlags) run(c *cobra.Command, clients []fleet.Client) (err error) {
 	if f.quiet {
 		out = io.Discard
 	}
-	err = progress(ctx, out, fl, done)
+	err = progress(ctx, out, fl, f.Receipts, done)
 	s := fl.Stats()
 	fmt.Fprintf(c.OutOrStdout(), "%d messages sent, %d acknowledged, %d sent again, %d connections\n", s.Published, s.Acknowledged, s.Resent, s.Connections)
 	return err
 }
 
 // progress prints a line every two seconds until done says how it ended.
-func progress(ctx context.Context, out io.Writer, fl *fleet.Fleet, done <-chan error) error {
+func progress(ctx context.Context, out io.Writer, fl *fleet.Fleet, r *receipts.Writer, done <-chan error) error {
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
 	start, last, told := time.Now(), int64(0), false
@@ -91,6 +91,9 @@ func progress(ctx context.Context, out io.Writer, fl *fleet.Fleet, done <-chan e
 		case err := <-done:
 			return err
 		case now := <-t.C:
+			if r != nil {
+				_ = r.Flush() // what goes wrong stays, and Close says it
+			}
 			s := fl.Stats()
 			fmt.Fprintf(out, "%5s  %7.0f messages/s  %9d sent  %9d acknowledged  %6d in flight  %d sent again",
 				now.Sub(start).Round(time.Second), float64(s.Published-last)/now.Sub(at).Seconds(), s.Published, s.Acknowledged, s.InFlight, s.Resent)

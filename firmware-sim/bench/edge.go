@@ -156,7 +156,7 @@ func (r *rig) round(ctx context.Context, t *target, costs *cost) error {
 }
 
 func (r *rig) table(targets []*target) {
-	r.printf("%-28s %24s %24s\n", "durable or not, messages/s", "1 connection", "10 connections")
+	r.printf("%-28s %24s %24s\n", "QoS 1 messages/s, medians", "1 connection", "10 connections")
 	for _, t := range targets {
 		r.printf("%-28s", t.name)
 		for _, c := range connectionCounts {
@@ -171,7 +171,7 @@ func (r *rig) table(targets []*target) {
 		}
 		r.printf("\n")
 	}
-	r.printf("medians of %d rounds; of all rounds, messages/s:\n", r.o.Rounds)
+	r.printf("each of the %d rounds:\n", r.o.Rounds)
 	for _, t := range targets {
 		r.printf("  %-28s", t.name)
 		for _, c := range connectionCounts {

@@ -81,8 +81,12 @@ func (p plot) svg(points []point, marks []mark) template.HTML {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%g s</text>`, x(s), plotHeight-6, s)
 	}
 	for i, m := range marks {
-		fmt.Fprintf(&b, `<line class="mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="mark" x="%.1f" y="%.1f">%s</text>`,
-			x(m.at), x(m.at), plotTop-8, plotHeight-plotBottom, x(m.at)+3, plotTop-10+float64(i%2)*12, template.HTMLEscapeString(m.text))
+		anchor, at := "start", x(m.at)+3
+		if at > 0.85*plotWidth { // the text would leave the picture
+			anchor, at = "end", x(m.at)-3
+		}
+		fmt.Fprintf(&b, `<line class="mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"/><text class="mark" x="%.1f" y="%.1f" text-anchor="%s">%s</text>`,
+			x(m.at), x(m.at), plotTop-8, plotHeight-plotBottom, at, plotTop-10+float64(i%2)*12, anchor, template.HTMLEscapeString(m.text))
 	}
 	for s, values := range lines {
 		fmt.Fprintf(&b, `<polyline class="%s" points="`, p.series[s].class)

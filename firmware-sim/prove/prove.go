@@ -5,9 +5,9 @@
 // It promises that a record that is missing, doubled, changed, or out of order
 // is found where payloads differ, and that what equal payloads leave open is
 // counted as undecidable and never as proven. It keeps hashes and numbers, no
-// payloads: about 60 bytes per message and record. It shares with what it
-// judges only the words of pkg/stream and the readers. It trusts the receipts;
-// and it says nothing of topics for which there are none.
+// payloads: some 100 bytes per message with its record, and twice that for the
+// topic at hand. It shares with what it judges only the words of pkg/stream and
+// the readers. It trusts the receipts, and says nothing of topics without any.
 //
 // The method, per topic and sensor: the sends, in order of connection and then
 // of number, are one sequence; the records of the log, in order of their

@@ -219,6 +219,24 @@ func TestRefusedForGood(t *testing.T) {
 	}
 }
 
+func TestOnceEndsWithTheConnection(t *testing.T) {
+	f := newFake(t)
+	p, err := New(Options{Broker: f.ln.Addr().String(), ClientID: "s", Once: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.Run(t.Context()) }()
+	f.accept(connack, 2, 0, 0)
+	f.conn.Close()
+	if err := <-done; err == nil {
+		t.Error("no error")
+	}
+	if err := p.Publish(t.Context(), "t", nil, 1, false, 0); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
 func TestHostileBrokers(t *testing.T) {
 	for name, bytes := range map[string][]byte{
 		"ack of nothing": {puback, 2, 0, 9}, "ack of zero": {puback, 2, 0, 0}, "short ack": {puback, 1, 0},
