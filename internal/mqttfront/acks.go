@@ -179,6 +179,9 @@ func (c *conn) flush() {
 	} else {
 		c.wbuf = nil
 	}
+	if c.draining.Load() {
+		c.wakeReader()
+	}
 	if end != nil {
 		c.endUnacknowledged(end)
 	}

@@ -22,6 +22,7 @@ const (
 	byeTimeout      = 2 * time.Second
 	lingerTimeout   = time.Second
 	lingerBytes     = 1 << 20
+	maxStrangers    = 8 << 20 // bytes of large CONNECTs at the same time
 )
 
 // errEnded is what mochi gets to see when a connection has ended.
@@ -51,19 +52,20 @@ type conn struct {
 	noProblemInfo  bool
 	will           *will
 	stripe         *sync.Mutex // held by the connection's goroutine
-	retainLocked   bool        // likewise
+	successor      int         // guarded by the stripe of id
 
-	reader reader // connection's goroutine
+	reader  reader // connection's goroutine
+	strange int64  // likewise: see strangerBytes
 
 	acks   ackQueue
 	writer atomic.Uint32
 	wbuf   []byte // writer
 
-	messages atomic.Int64 // QoS 1, in flight
-	bytes    atomic.Int64 // in flight
-	stalled  atomic.Bool
+	messages atomic.Int64  // QoS 1, in flight
+	bytes    atomic.Int64  // in flight
 	room     chan struct{} // a token when a stalled reader may look again
 
+	draining  atomic.Bool // the reader waits for out to be written
 	outMu     sync.Mutex
 	out       []byte // not yet written; guarded by outMu
 	outClosed bool   // guarded by outMu
@@ -114,6 +116,8 @@ func (c *conn) fill() error {
 	space := c.reader.space(int(max(c.f.o.MaxPacketSize, maxConnect)) + 5)
 	if c.open.Load() {
 		c.extendReadDeadline()
+	} else if err := c.strangerBytes(int64(len(c.reader.buf))); err != nil {
+		return c.protocolError(err)
 	}
 	n, err := c.Conn.Read(space)
 	c.reader.filled(n, len(space))
@@ -136,6 +140,19 @@ func (c *conn) fill() error {
 	}
 	c.endLost(err)
 	return err
+}
+
+// strangerBytes accounts for the read buffer of a connection that is not let in
+// yet, beyond what every one may have.
+func (c *conn) strangerBytes(size int64) *wireError {
+	size = max(0, size-readBufferMax)
+	total := c.f.strangers.Add(size - c.strange)
+	grown := size > c.strange
+	c.strange = size
+	if grown && total > maxStrangers {
+		return &wireError{ServerBusy, "strangers", "too many large CONNECTs at once"}
+	}
+	return nil
 }
 
 // extendReadDeadline gives the client at least 1.5 keep alives; not at each
@@ -304,5 +321,6 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 type subscribeState struct {
 	deciding        atomic.Bool // mochi asks about filters, not deliveries
 	codes           []byte      // of the filters: Success, or why not
-	clientID, ownID uint16      // packet identifier: the client's, and what mochi sees
+	retained        retainedWork
+	clientID, ownID uint16 // packet identifier: the client's, and what mochi sees
 }

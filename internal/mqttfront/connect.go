@@ -35,6 +35,10 @@ func (c *conn) admit(cl *mqtt.Client, pk packets.Packet) bool {
 	// The will is ours alone: mochi would give it to subscribers before anybody
 	// settled it, and forgets it when a takeover meets it between two reads.
 	cl.Properties.Will = mqtt.Will{}
+	// Without aliases towards the client: mochi believes an alias to be known
+	// also when it dropped the message that brought it, and resends messages
+	// without topic after the connection that knew the alias has ended.
+	cl.Properties.Props.TopicAliasMaximum = 0
 	c.bound(welcome)
 	return true
 }
@@ -157,13 +161,35 @@ func (c *conn) establish(cl *mqtt.Client, clean bool) {
 	c.lockStripe()
 	cl.State.Inflight.ResetSendQuota(0) // see settleIn
 	if old, ok := c.f.engine.Clients.Get(cl.ID); ok {
-		if oc, ok := old.Net.Conn.(*conn); ok && !oc.ending.Load() {
-			c.f.n.takeOvers.Add(1)
-			oc.end(errTakenOver, SessionTakenOver, "session taken over")
-			old.Stop(packets.ErrSessionTakenOver)
-		}
+		c.succeed(old, clean)
 	}
 	c.f.wills.returned(cl.ID, clean)
+}
+
+// The successors of a connection.
+const (
+	successorNone    = iota
+	successorResumed // a connection that resumed the session
+	successorClean   // one that began a new session
+)
+
+// succeed ends the connection of old, if it lives, and tells it what became of
+// its session.
+func (c *conn) succeed(old *mqtt.Client, clean bool) {
+	oc, ok := old.Net.Conn.(*conn)
+	if !ok {
+		return
+	}
+	oc.successor = successorResumed
+	if clean {
+		oc.successor = successorClean
+	}
+	c.dropTooLarge(old)
+	if !oc.ending.Load() {
+		c.f.n.takeOvers.Add(1)
+		oc.end(errTakenOver, SessionTakenOver, "session taken over")
+		old.Stop(packets.ErrSessionTakenOver)
+	}
 }
 
 // settleIn opens the door for PUBLISHes.
@@ -172,6 +198,7 @@ func (c *conn) settleIn(cl *mqtt.Client) {
 	// read lock twice); without quota it never looks. deliverable bounds it.
 	cl.State.Inflight.ResetSendQuota(0)
 	c.unlockStripe()
+	_ = c.strangerBytes(0)
 	_ = c.Conn.SetReadDeadline(time.Time{})
 	c.open.Store(true)
 	c.f.n.clients.Add(1)

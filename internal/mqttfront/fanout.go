@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync/atomic"
@@ -16,7 +17,7 @@ const (
 	fanQueue         = 1024     // messages on their way to local subscribers
 	fanBytes         = 4 << 20  // and their bytes
 	maxRetained      = 10_000   // retained messages
-	maxRetainedBytes = 16 << 20 // and their bytes
+	maxRetainedBytes = 32 << 20 // and their memory, see keptSize
 	maxOutInflight   = 64       // QoS 1 messages on the way to one subscriber
 )
 
@@ -31,6 +32,7 @@ type fanOut struct {
 	// Fan-out goroutine only.
 	kept      map[string]keptMessage
 	keptBytes int
+	owed      int // bytes of QoS 1 messages that subscribers may not have had, at most
 }
 
 type fanItem struct {
@@ -48,7 +50,21 @@ func newFanOut(f *Front) *fanOut {
 	return &fanOut{f: f, queue: make(chan fanItem, fanQueue), kept: make(map[string]keptMessage)}
 }
 
-func (i *fanItem) size() int64 { return int64(len(i.pub.Topic) + len(i.pub.Payload)) }
+func (i *fanItem) size() int64 {
+	return int64(len(i.pub.Topic) + len(i.pub.Payload) + propertiesSize(i.pub.Properties))
+}
+
+// propertiesSize is the memory that p takes, roughly.
+func propertiesSize(p *stream.Properties) int {
+	if p == nil {
+		return 0
+	}
+	n := len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData)
+	for _, u := range p.User {
+		n += len(u.Key) + len(u.Value) + userCost
+	}
+	return n
+}
 
 // offer queues a settled message. It never blocks.
 func (o *fanOut) offer(c *conn, e *entry) {
@@ -96,6 +112,10 @@ func (o *fanOut) deliver(item *fanItem) {
 		TopicName:   pub.Topic, Payload: pub.Payload, PacketID: uint16(pub.QoS), // mochi wants one, and uses its own
 		Properties: sentProperties(pub.Properties, item.expiry),
 	}
+	if pub.Retain || pub.QoS > 0 {
+		// It may stay for long, and would keep its neighbours in the reader's slab.
+		pk.Payload = bytes.Clone(pub.Payload)
+	}
 	if pub.Retain {
 		pk.FixedHeader.Retain = o.keep(item)
 		o.f.retained.Lock()
@@ -106,13 +126,16 @@ func (o *fanOut) deliver(item *fanItem) {
 		return
 	}
 	o.f.n.fanOut.Add(1)
+	if pub.QoS > 0 {
+		o.owe(int(item.size()) + packetCost)
+	}
 }
 
 // keep decides whether a retained message is retained, and accounts for it.
 func (o *fanOut) keep(item *fanItem) bool {
 	pub := &item.pub
 	old, had := o.kept[pub.Topic]
-	size := int(item.size())
+	size := keptSize(item)
 	switch {
 	case len(pub.Payload) == 0: // clears [MQTT-3.3.1-6]
 		delete(o.kept, pub.Topic)
@@ -131,6 +154,18 @@ func (o *fanOut) keep(item *fanItem) bool {
 	o.kept[pub.Topic] = keptMessage{size, until}
 	o.keptBytes += size - old.size
 	return true
+}
+
+// The memory that mochi takes for a packet that it keeps, and for a level of a
+// topic or filter in its index.
+const (
+	packetCost = 1 << 10
+	levelCost  = 640
+)
+
+// keptSize is the memory that a retained message takes at most.
+func keptSize(item *fanItem) int {
+	return int(item.size()) + packetCost + levelCost*strings.Count(item.pub.Topic, "/")
 }
 
 // expire forgets retained messages whose time has come, by the monotonic clock.

@@ -81,7 +81,7 @@ func TestSubscribeIsAsked(t *testing.T) {
 		}
 		for filter, want := range map[string]byte{
 			"own/#": 0, "own/+/x": 0, "other": refused(NotAuthorized), "#": refused(NotAuthorized), "$SYS/#": refused(NotAuthorized),
-			"$share/g/own/#": 0, "$share/g/other": refused(NotAuthorized), "$SHARE/g/other": refused(NotAuthorized), "$share/own": refused(TopicFilterInvalid), "own/#/x": refused(TopicFilterInvalid),
+			"$share/g/own/#": 0, "$share/g/other": refused(NotAuthorized), "$SHARE/g/other": refused(NotAuthorized), "$share/own": refused(TopicFilterInvalid), "$share//own/a": refused(TopicFilterInvalid), "own/#/x": refused(TopicFilterInvalid),
 			"own/a+": refused(TopicFilterInvalid), "own/" + strings.Repeat("/", maxLevels): refused(TopicFilterInvalid),
 			"own/" + strings.Repeat("x", maxFilterBytes): refused(TopicFilterInvalid),
 		} {

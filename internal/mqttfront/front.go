@@ -95,7 +95,7 @@ type Front struct {
 	n       counters
 	tasks   tasks
 	wills   waitingWills
-	// retained is read-locked while mochi reads retained messages for a new
+	// retained is read-locked while retained messages are read for a new
 	// subscription, and locked while they change.
 	retained sync.RWMutex
 	stripes  [64]sync.Mutex // one client id connects or leaves at a time
@@ -104,6 +104,9 @@ type Front struct {
 	stopping atomic.Bool
 	bytes    atomic.Int64 // in flight, all clients
 	stalls   atomic.Int64 // len(stalled)
+	levels   atomic.Int64 // of all filters, at least
+	// strangers are the bytes of large CONNECTs under way.
+	strangers atomic.Int64
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{} // guarded by mu

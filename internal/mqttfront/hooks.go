@@ -25,8 +25,8 @@ func (h *hook) ID() string { return "packetboat" }
 
 var provided = []byte{
 	mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
-	mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnPacketProcessed,
-	mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublish, mqtt.OnPublishDropped,
+	mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketProcessed,
+	mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublish, mqtt.OnPublishDropped, mqtt.OnQosPublish,
 }
 
 func (h *hook) Provides(b byte) bool { return slices.Contains(provided, b) }
@@ -90,11 +90,15 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, _ string, write bool) bool {
 // deliverable reports whether the client can take another message: its window
 // (ours, since mochi's is not used) and its socket have room.
 func (c *conn) deliverable() bool {
+	return c.windowOpen() && c.outPending() < slowOut
+}
+
+func (c *conn) windowOpen() bool {
 	window := int(c.cl.Properties.Props.ReceiveMaximum)
 	if window == 0 {
 		window = maxOutInflight
 	}
-	return c.cl.State.Inflight.Len() < min(window, maxOutInflight) && c.outPending() < slowOut
+	return c.cl.State.Inflight.Len() < min(window, maxOutInflight)
 }
 
 func (h *hook) OnPublishDropped(*mqtt.Client, packets.Packet) { h.f.n.fanDropped("queue_full") }
@@ -126,32 +130,28 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	return pk
 }
 
-func (h *hook) OnSubscribed(cl *mqtt.Client, _ packets.Packet, _ []byte) {
+func (h *hook) OnSubscribed(cl *mqtt.Client, _ packets.Packet, codes []byte) {
 	if c := connOf(cl); c != nil {
 		c.subscribe.deciding.Store(false)
+		c.subscribe.retained.granted(codes)
 	}
 }
 
-// OnPacketSent of a SUBACK begins the time in which mochi reads its retained
-// messages, unprotected against the fan-out's changes; OnPacketProcessed ends
-// it. Nothing between the two blocks.
-func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
-	if c := connOf(cl); c != nil && pk.FixedHeader.Type == packets.Suback {
-		h.f.retained.RLock()
-		c.retainLocked = true
-	}
-}
-
+// OnPacketProcessed goes on with retained messages: after a SUBSCRIBE, and when
+// an acknowledgement may have made room.
 func (h *hook) OnPacketProcessed(cl *mqtt.Client, _ packets.Packet, _ error) {
 	if c := connOf(cl); c != nil {
-		c.unlockRetained()
+		c.sendRetained()
 	}
 }
 
-func (c *conn) unlockRetained() {
-	if c.retainLocked {
-		c.retainLocked = false
-		c.f.retained.RUnlock()
+// OnQosPublish is called when mochi has noted a QoS 1 message to a client. One
+// that is larger than the client allows would stay there for ever, and end each
+// connection that resumes the session. [MQTT-3.1.2-25]
+func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
+	if c := connOf(cl); c != nil && tooLarge(pk, c.peerPacket) {
+		cl.State.Inflight.Delete(pk.PacketID)
+		h.f.n.fanDropped("too_large")
 	}
 }
 
@@ -163,27 +163,31 @@ func (c *conn) decideFilters(pk *packets.Packet) {
 	s.codes = make([]byte, len(pk.Filters))
 	have := c.cl.State.Subscriptions.Len()
 	pk.Filters = slices.Clone(pk.Filters)
+	s.retained.asked = s.retained.asked[:0]
 	for i := range pk.Filters {
 		sub := &pk.Filters[i]
 		sub.Qos = min(sub.Qos, 1)
 		if s.codes[i] = c.checkFilter(sub.Filter, have+i); s.codes[i] != Success {
 			sub.Filter = ""
 		}
+		s.retained.ask(c, sub)
 	}
 }
 
 func (c *conn) checkFilter(filter string, have int) byte {
 	_, known := c.cl.State.Subscriptions.Get(filter)
 	plain := filter
-	const share = "$share/"
-	if len(filter) >= len(share) && strings.EqualFold(filter[:len(share)], share) {
+	if isShared(filter) {
 		// mochi takes it in any spelling; the Session is asked about one.
-		_, plain, _ = strings.Cut(filter[len(share):], "/")
+		var group string
+		if group, plain, _ = strings.Cut(filter[len(share):], "/"); group == "" {
+			return TopicFilterInvalid // [MQTT-4.8.2-1]
+		}
 	}
 	switch {
 	case len(filter) > maxFilterBytes || strings.Count(filter, "/") >= maxLevels || !ValidFilter(plain):
 		return TopicFilterInvalid
-	case have >= maxSubscriptions && !known:
+	case !known && (have >= maxSubscriptions || !c.f.roomForLevels(filter)):
 		return QuotaExceeded
 	}
 	c.calling = true
@@ -193,6 +197,12 @@ func (c *conn) checkFilter(filter string, have int) byte {
 		return NotAuthorized
 	}
 	return Success
+}
+
+const share = "$share/"
+
+func isShared(filter string) bool {
+	return len(filter) >= len(share) && strings.EqualFold(filter[:len(share)], share)
 }
 
 // ValidFilter reports whether f is a topic filter: a wildcard fills its level, #

@@ -12,7 +12,10 @@ const (
 	maxForeign = 64 << 10  // bytes of any other packet that is mochi's
 	maxTopics  = 1024      // topics a connection remembers
 	maxAliases = 64        // announced to MQTT 5 clients
-	slabBytes  = 8 << 10
+	// maxTopicBytes bounds the topics that a connection remembers, and, apart
+	// from them, those behind its aliases.
+	maxTopicBytes = 64 << 10
+	slabBytes     = 8 << 10
 	// entryCost is what an entry costs beside topic and payload, roughly.
 	entryCost = 256
 	userCost  = 40 // and each user property
@@ -26,7 +29,9 @@ type reader struct {
 	passing      int // of them mochi's
 	deadlineFrom time.Time
 	topics       map[string]string
+	topicBytes   int // of topics
 	aliases      map[uint16]string
+	aliasBytes   int // of aliases
 	slab         []byte
 }
 
@@ -98,13 +103,15 @@ func (r *reader) topic(b []byte) (string, *wireError) {
 	if err := checkTopic(b); err != nil {
 		return "", err
 	}
-	if r.topics == nil || len(r.topics) >= maxTopics {
-		r.topics = make(map[string]string)
-	}
 	s := string(b)
-	if len(s) <= 512 {
-		r.topics[s] = s
+	if len(s) > 512 {
+		return s, nil
 	}
+	if r.topics == nil || len(r.topics) >= maxTopics || r.topicBytes+len(s) > maxTopicBytes {
+		r.topics, r.topicBytes = make(map[string]string), 0
+	}
+	r.topics[s] = s
+	r.topicBytes += len(s)
 	return s, nil
 }
 
@@ -130,7 +137,11 @@ func (r *reader) resolve(topic []byte, p *publishProps) (string, *wireError) {
 		if r.aliases == nil {
 			r.aliases = make(map[uint16]string)
 		}
+		r.aliasBytes += len(s) - len(r.aliases[p.alias])
 		r.aliases[p.alias] = s
+		if r.aliasBytes > maxTopicBytes {
+			return "", &wireError{QuotaExceeded, "alias", fmt.Sprintf("topics behind aliases have more than %d bytes", maxTopicBytes)}
+		}
 	}
 	return s, err
 }

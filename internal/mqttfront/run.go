@@ -106,8 +106,9 @@ func (c *conn) serve() {
 		c.runEngine()
 	}
 	_ = c.Close() // if nobody did
-	c.unlockRetained()
+	_ = c.strangerBytes(0)
 	c.unlockStripe()
+	c.reader, c.subscribe.retained = reader{}, retainedWork{} // a session that outlives the connection keeps c
 	if c.session == nil {
 		c.f.n.connectsFailed.Add(1)
 		c.f.log.Debug("connection ended before it was let in", "remote", c.RemoteAddr().String(), "reason", c.reason)
@@ -156,11 +157,23 @@ func (c *conn) leave() {
 	}
 	c.f.log.Debug("client left", "client", c.id, "remote", c.RemoteAddr().String(), "reason", c.reason)
 	// A stop is no failure of the client: its will would be untrue.
-	if c.will != nil && !c.clean.Load() && !errors.Is(c.reason, errShutdown) && c.open.Load() {
-		if c.will.delay > 0 {
-			c.f.wills.wait(c)
+	due := c.will != nil && !c.clean.Load() && !errors.Is(c.reason, errShutdown) && c.open.Load()
+	if due && c.will.delay > 0 {
+		waits := false
+		c.lockStripe()
+		// The client may be back already: then nobody looks for a will that waits.
+		switch c.successor {
+		case successorNone:
+			waits = c.f.wills.wait(c)
+		case successorResumed:
+			due = false // [MQTT-3.1.3-9]
+		}
+		c.unlockStripe()
+		if waits {
 			return
 		}
+	}
+	if due {
 		c.publishWill()
 	}
 	c.session.Close(c.reason)
@@ -217,6 +230,7 @@ func (f *Front) keepHouse(ctx context.Context) {
 // the monotonic clock, and those beyond MaxClients. away says since when.
 func (f *Front) forgetSessions(now time.Time, away map[*mqtt.Client]time.Time) {
 	all := f.engine.Clients.GetAll()
+	f.countLevels(all)
 	for cl := range away {
 		if all[cl.ID] != cl {
 			delete(away, cl)
@@ -260,4 +274,5 @@ func (f *Front) forgetSession(id string, cl *mqtt.Client) {
 	cl.ClearInflights()
 	f.engine.UnsubscribeClient(cl)
 	f.engine.Clients.Delete(id)
+	f.wills.returned(id, true) // due when the session ends [MQTT-3.1.3-9]
 }

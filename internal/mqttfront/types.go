@@ -55,7 +55,8 @@ type Peer struct {
 	TLS *tls.ConnectionState
 	// Disconnect ends the connection: MQTT 5 clients are told code and reason.
 	// It returns at once, may be called from any goroutine and more than once;
-	// the first call decides. After it returned no new Publish begins.
+	// the first call decides. A Publish that is about to begin may still come
+	// after it returned, but no more than one.
 	Disconnect func(code byte, reason string)
 }
 

@@ -34,6 +34,11 @@ func takeWill(p *Publish, pk packets.Packet) *will {
 	return w
 }
 
+// size is what the will costs in memory, roughly.
+func (w *will) size() int {
+	return len(w.pub.Topic) + len(w.pub.Payload) + propertiesSize(w.pub.Properties) + entryCost
+}
+
 // publishWill gives the will to the Session as a message that nobody awaits an
 // acknowledgement of. It follows the last message of the reader.
 func (c *conn) publishWill() {
@@ -42,18 +47,26 @@ func (c *conn) publishWill() {
 	c.f.n.wills.Add(1)
 	e := c.acks.slot(c)
 	e.pub, e.expiry = w.pub, w.expiry
-	e.size = len(w.pub.Topic) + len(w.pub.Payload) + entryCost
+	e.size = w.size()
 	c.bytes.Add(int64(e.size))
 	c.f.bytes.Add(int64(e.size))
 	c.acks.push(e)
 	c.session.Publish(&e.pub, e.settle)
 }
 
+// Bounds of the wills whose delay runs. Beyond them a will is published without
+// delay.
+const (
+	maxWaitingWills     = 1024
+	maxWaitingWillBytes = 1 << 20
+)
+
 // waitingWills are the wills whose delay runs. Their sessions are not closed
 // yet. One for each client id.
 type waitingWills struct {
-	mu sync.Mutex
-	m  map[string]waitingWill // guarded by mu
+	mu    sync.Mutex
+	m     map[string]waitingWill // guarded by mu
+	bytes int                    // of m; guarded by mu
 }
 
 type waitingWill struct {
@@ -61,25 +74,38 @@ type waitingWill struct {
 	due time.Time
 }
 
-func (w *waitingWills) wait(c *conn) {
+// wait lets the delay of c's will begin; false: there is no room for it. The
+// stripe of c is locked.
+func (w *waitingWills) wait(c *conn) bool {
 	w.mu.Lock()
-	old, ok := w.m[c.id]
-	w.m[c.id] = waitingWill{c, time.Now().Add(c.will.delay)}
-	w.mu.Unlock()
-	if ok {
-		old.c.concludeWill(true)
+	defer w.mu.Unlock()
+	size := c.will.size()
+	if len(w.m) >= maxWaitingWills || w.bytes+size > maxWaitingWillBytes {
+		return false
 	}
+	w.m[c.id] = waitingWill{c, time.Now().Add(c.will.delay)}
+	w.bytes += size
+	return true
+}
+
+// take removes the will of id, if there is one. The caller holds mu.
+func (w *waitingWills) take(id string) (c *conn) {
+	if e, ok := w.m[id]; ok {
+		c = e.c
+		w.bytes -= c.will.size()
+		delete(w.m, id)
+	}
+	return c
 }
 
 // returned is called when a client is back: its will is dropped, or due at once
 // if it began a new session. [MQTT-3.1.3-9]
 func (w *waitingWills) returned(id string, clean bool) {
 	w.mu.Lock()
-	old, ok := w.m[id]
-	delete(w.m, id)
+	old := w.take(id)
 	w.mu.Unlock()
-	if ok {
-		old.c.concludeWill(clean)
+	if old != nil {
+		old.concludeWill(clean)
 	}
 }
 
@@ -89,8 +115,7 @@ func (w *waitingWills) tick(now time.Time, stop bool) {
 	var due []*conn
 	for id, e := range w.m {
 		if stop || !now.Before(e.due) {
-			due = append(due, e.c)
-			delete(w.m, id)
+			due = append(due, w.take(id))
 		}
 	}
 	w.mu.Unlock()

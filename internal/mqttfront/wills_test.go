@@ -1,6 +1,8 @@
 package mqttfront
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -108,5 +110,47 @@ func TestWillRefused(t *testing.T) {
 		if code, _ := c.connect(connectOptions{id: "a", willTopic: topic, will: "x"}); code != TopicNameInvalid {
 			t.Errorf("will to %s: CONNACK 0x%02x", topic, code)
 		}
+	}
+}
+
+// A delayed will is not sent by a connection that ends after its successor came,
+// when that resumed the session; when it began a new one, the will is due.
+func TestDelayedWillOfTakenOver(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	o := connectOptions{id: "a", willTopic: "will", will: "x", willProps: []byte{0x18, 0, 0, 0, 60}, props: []byte{0x11, 0, 0, 0, 60}, persist: true}
+	for i, clean := range []bool{false, true} {
+		connect(t, s.addr, o)
+		session := h.session(t, 2*i)
+		back := connect(t, s.addr, connectOptions{id: "a", persist: !clean, props: o.props})
+		h.await(t, "Close", func() bool { return session.closed == 1 })
+		want := 0
+		if clean {
+			want = 1
+		}
+		h.mu.Lock()
+		if len(session.got) != want {
+			t.Errorf("clean start %v: %d wills, want %d", clean, len(session.got), want)
+		}
+		h.mu.Unlock()
+		back.send([]byte{typeDisconnect << 4, 0})
+		back.expectEnd()
+	}
+}
+
+// Wills whose delay runs are bounded; beyond, they are published at once.
+func TestWaitingWillsAreBounded(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{})
+	n := maxWaitingWillBytes/60_000 + 2
+	for i := range n {
+		c := connect(t, s.addr, connectOptions{id: fmt.Sprint(i), willTopic: "w", will: strings.Repeat("x", 60_000), willProps: []byte{0x18, 0, 0, 0, 60}, props: []byte{0x11, 0, 0, 0, 60}, persist: true})
+		c.Close()
+	}
+	eventually(t, "the last are published", func() bool { return s.Stats().Wills >= 2 })
+	s.wills.mu.Lock()
+	defer s.wills.mu.Unlock()
+	if s.wills.bytes > maxWaitingWillBytes || len(s.wills.m) < n/2 {
+		t.Errorf("%d wills of %d bytes wait", len(s.wills.m), s.wills.bytes)
 	}
 }

@@ -92,22 +92,30 @@ func (s *Sensors) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Sessi
 type session struct {
 	s *Sensors
 	// What follows belongs to the goroutine that calls Publish.
-	routes map[string]*rule  // topics seen lately
-	one    [1]stream.Message // what Append copies from
+	routes     map[string]*rule  // topics seen lately
+	routeBytes int               // of them
+	one        [1]stream.Message // what Append copies from
 }
 
-// maxRoutes bounds the topics that a session remembers the rule of.
-const maxRoutes = 1024
+// The topics that a session remembers the rule of.
+const (
+	maxRoutes     = 1024
+	maxRouteBytes = 64 << 10
+)
 
 func (c *session) route(topic string) *rule {
 	if r, ok := c.routes[topic]; ok {
 		return r
 	}
 	r := c.s.rules.find(topic)
-	if c.routes == nil || len(c.routes) >= maxRoutes {
-		c.routes = make(map[string]*rule)
+	if len(topic) > maxRouteBytes/64 {
+		return r
+	}
+	if c.routes == nil || len(c.routes) >= maxRoutes || c.routeBytes+len(topic) > maxRouteBytes {
+		c.routes, c.routeBytes = make(map[string]*rule), 0
 	}
 	c.routes[topic] = r
+	c.routeBytes += len(topic)
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -297,4 +298,20 @@ type discard struct{}
 func (discard) Append(_ stream.Lane, _ []stream.Message, done func(stream.Position, error)) error {
 	done(stream.Position{}, nil)
 	return nil
+}
+
+// What a session remembers of topics is bounded in bytes.
+func TestRoutesAreBounded(t *testing.T) {
+	s, _ := New(discard{}, Options{AllowAnonymous: true})
+	c := &session{s: s}
+	for i := range 3000 {
+		c.route(fmt.Sprint(i, strings.Repeat("x", i)))
+		n := 0
+		for topic := range c.routes {
+			n += len(topic)
+		}
+		if n != c.routeBytes || n > maxRouteBytes || len(c.routes) > maxRoutes {
+			t.Fatalf("%d routes of %d bytes, counted %d", len(c.routes), n, c.routeBytes)
+		}
+	}
 }
