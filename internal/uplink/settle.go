@@ -162,17 +162,8 @@ func (l *link) unfit(b *stream.Batch, err error) error {
 	return l.lose(b.ID, b.First, reason)
 }
 
-// loser is the part of *buffer.Buffer that gives up single messages.
-type loser interface {
-	Lose(stream.ID, stream.Range, stream.Reason) error
-}
-
 func (l *link) lose(id stream.ID, n uint64, reason stream.Reason) error {
-	b, ok := l.u.buf.(loser)
-	if !ok {
-		return &ending{what: "the buffer cannot give up single messages", slow: true}
-	}
-	if err := b.Lose(id, stream.Range{First: n, Last: n}, reason); err != nil {
+	if err := l.u.buf.Lose(id, stream.Range{First: n, Last: n}, reason); err != nil {
 		return fmt.Errorf("give up a message: %w", err)
 	}
 	l.lanes[id.Lane].probe = true

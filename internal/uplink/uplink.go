@@ -22,6 +22,7 @@ type Buffer interface {
 	RequeueAll()
 	Settle(stream.ID, buffer.Answer) error
 	GiveUp(stream.Epoch, stream.Reason) error
+	Lose(stream.ID, stream.Range, stream.Reason) error
 	Held() []stream.Held
 }
 

@@ -140,7 +140,7 @@ func TestPoisonIsQuarantined(t *testing.T) {
 	})
 	accept(t, b, stream.Normal, 0, 100)
 	accept(t, b, stream.Bulk, 1000, 100)
-	u, _ := start(t, withLose(b), quick(h.url()))
+	u, _ := start(t, b, quick(h.url()))
 	settled(t, h, b, 200)
 	if r := h.reasons(); len(r) != 1 || r[stream.Quarantined] != 1 {
 		t.Errorf("lost %v", r)
@@ -168,7 +168,7 @@ func TestPacketLimit(t *testing.T) {
 		}
 	}
 	accept(t, b, stream.Normal, 100, 50)
-	u, _ := start(t, withLose(b), quick(h.url()))
+	u, _ := start(t, b, quick(h.url()))
 	settled(t, h, b, 121)
 	if r := h.reasons(); len(r) != 1 || r[stream.RefusedByLog] != 1 {
 		t.Errorf("lost %v", r)
