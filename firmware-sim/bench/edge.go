@@ -43,6 +43,9 @@ func Edge(ctx context.Context, o EdgeOptions) (err error) {
 	if r.edge, r.hub, err = proc.Programs(ctx, o.Bin, dir); err != nil {
 		return err
 	}
+	if err := r.writeSmall(); err != nil {
+		return err
+	}
 	r.conditions()
 	if err := r.beside(ctx); err != nil {
 		return err
@@ -65,8 +68,9 @@ func (r *rig) printf(format string, args ...any) { fmt.Fprintf(r.o.Out, format, 
 
 func (r *rig) conditions() {
 	r.printf("%s/%s, %d CPUs, %s, journals in %s\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpuName(), r.dir)
-	r.printf("%d rounds, interleaved; %d messages a load, QoS 1, %d-byte payloads, a window of %d per connection; the load shares the CPUs\n\n",
+	r.printf("%d rounds, interleaved; %d messages a load, QoS 1, %d-byte payloads, a window of %d per connection; the load shares the CPUs\n",
 		r.o.Rounds, r.o.Messages, r.o.Payload, r.o.Window)
+	r.printf("the edge's journal of %d MiB is full before each load: its segments are recycled, as in a long run\n\n", smallJournal>>20)
 }
 
 // target is a broker to measure.
@@ -125,7 +129,10 @@ func (r *rig) round(ctx context.Context, t *target, costs *cost) error {
 	if t.rates == nil {
 		t.rates, t.p99 = map[int][]float64{}, map[int][]time.Duration{}
 	}
-	warm := Load{Broker: in.mqtt, Connections: 2, Window: r.o.Window, Payload: r.o.Payload, Messages: max(r.o.Messages/10, 2), Name: "warm"}
+	warm := Load{Broker: in.mqtt, Connections: 10, Window: r.o.Window, Payload: r.o.Payload, Messages: max(r.o.Messages/10, 10), Name: "warm"}
+	if in.http != "" {
+		warm.Messages = max(warm.Messages, smallJournal/(r.o.Payload+20)) // topic and framing: the journal is full after it
+	}
 	if _, err := warm.Run(ctx); err != nil {
 		return err
 	}
@@ -278,17 +285,33 @@ func (r *rig) startEdge(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.edgeTo(ctx, "tcp://"+ports[0]) // nobody listens there: all stays in the buffer
+	// Nobody listens there: all stays in the buffer.
+	return r.edgeTo(ctx, "tcp://"+ports[0], "--config", filepath.Join(r.dir, "small.yaml"))
 }
 
-func (r *rig) edgeTo(ctx context.Context, hub string) (*instance, error) {
+// smallJournal is how much flash the edge has that is measured beside
+// mosquitto: so little that it is full after the warm-up, and the loads see what
+// an edge does for most of its life, writing again over segments that exist.
+const smallJournal = 64 << 20 // bytes
+
+// writeSmall writes the configuration of such an edge.
+func (r *rig) writeSmall() error {
+	text := fmt.Sprintf("buffer:\n  max_bytes: %dB\n", smallJournal)
+	if err := os.WriteFile(filepath.Join(r.dir, "small.yaml"), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("writing the edge's configuration: %w", err)
+	}
+	return nil
+}
+
+func (r *rig) edgeTo(ctx context.Context, hub string, more ...string) (*instance, error) {
 	ports, err := proc.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
 	r.n++
 	dir := filepath.Join(r.dir, fmt.Sprint("edge-", r.n))
-	p, err := proc.Start("packetboat-edge", dir+".log", r.edge, "run", "--device", "bench", "--hub", hub, "--data-dir", dir, "--listen", ports[0], "--http", ports[1], "--log-level", "warn")
+	args := append([]string{r.edge, "run", "--device", "bench", "--hub", hub, "--data-dir", dir, "--listen", ports[0], "--http", ports[1], "--log-level", "error"}, more...)
+	p, err := proc.Start("packetboat-edge", dir+".log", args[0], args[1:]...)
 	if err != nil {
 		return nil, err
 	}
