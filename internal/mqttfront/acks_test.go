@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,5 +242,52 @@ func TestEncodePuback(t *testing.T) {
 	}
 	if cut := appendPuback(nil, 5, 1, 0, long, limit-1); len(cut) != 5 {
 		t.Errorf("% x is larger than the client takes", cut)
+	}
+}
+
+// What a Session was given stays as it was until it is settled, whatever the
+// connection reads meanwhile; subscribers get it unchanged after that.
+func TestPayloadIsKept(t *testing.T) {
+	h := newFake()
+	var mu sync.Mutex
+	var held []*Publish
+	h.publish = func(s *fakeSession, p *Publish, settle Settle) {
+		mu.Lock()
+		held = append(held, p)
+		mu.Unlock()
+		h.hold(s, p, settle)
+	}
+	s := start(t, h, Options{FanOut: true})
+	c := connect(t, s.addr, connectOptions{id: "c"})
+	c.subscribe(1, "t", 0)
+	sizes := []int{1, 60, slabBytes/4 - 1, slabBytes / 4, slabBytes/4 + 1, 30_000}
+	const n = 120
+	payload := func(i int) string { return strings.Repeat(string(rune('a'+i%26)), sizes[i%len(sizes)]) }
+	for i := range n {
+		c.publish("t", i+1, payload(i))
+	}
+	session := h.session(t, 0)
+	h.await(t, "messages", func() bool { return len(session.settle) == n })
+	mu.Lock()
+	for i, p := range held {
+		if string(p.Payload) != payload(i) || p.Topic != "t" {
+			t.Fatalf("message %d of %d bytes changed while it waited", i, len(p.Payload))
+		}
+	}
+	mu.Unlock()
+	for i, settle := range session.settle {
+		settle(Result{})
+		for acked, got := false, false; !acked || !got; {
+			first, body := c.read()
+			switch first {
+			case typePuback << 4:
+				acked = true
+			case 0x30:
+				got = true
+				if string(body[4:]) != payload(i) {
+					t.Fatalf("message %d changed on its way to a subscriber", i)
+				}
+			}
+		}
 	}
 }

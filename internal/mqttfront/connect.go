@@ -45,7 +45,7 @@ func (c *conn) admit(cl *mqtt.Client, pk packets.Packet) bool {
 
 func (c *conn) peer(pk packets.Packet) *Peer {
 	p := &Peer{
-		ClientID: c.id, Username: string(pk.Connect.Username), Password: pk.Connect.Password,
+		ClientID: c.id, Assigned: pk.Connect.ClientIdentifier == "", Username: string(pk.Connect.Username), Password: pk.Connect.Password,
 		Version: c.version, CleanStart: pk.Connect.Clean, KeepAlive: pk.Connect.Keepalive,
 		User: fromUser(pk.Properties.User), Remote: c.RemoteAddr(), TLS: c.tlsState(),
 	}

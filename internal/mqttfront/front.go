@@ -130,7 +130,7 @@ func New(h Handler, o Options) *Front {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = int64(f.o.MaxClients)
 	caps.MaximumMessageExpiryInterval = 0 // else a clock that steps from 1970 expires everything
-	caps.MaximumClientWritesPending = 64  // 27 kB a client instead of 92
+	caps.MaximumClientWritesPending = 512 // 31 kB a client instead of 92; with less, a burst of small messages is dropped
 	caps.MaximumSessionExpiryInterval = maxSessionExpiry
 	caps.MaximumPacketSize = 0 // the door checks
 	caps.ReceiveMaximum = uint16(f.o.MaxInflightMessages)

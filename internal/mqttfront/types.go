@@ -36,8 +36,10 @@ type Session interface {
 
 // Peer is a client that asks to be let in.
 type Peer struct {
-	// ClientID is never empty: a client that brings none is given one.
+	// ClientID is never empty: a client that brings none is given one, and
+	// Assigned says so.
 	ClientID string
+	Assigned bool
 	Username string
 	Password []byte
 	// Version is the MQTT protocol level: 3 (MQTT 3.1), 4 (3.1.1) or 5.
