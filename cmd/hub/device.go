@@ -83,8 +83,8 @@ func deviceList() *cobra.Command {
 func deviceRemove() *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove ID", Short: "take a device's secret away", Args: cli.ExactArgs("ID"),
-		Long: `Take a device's secret away. It cannot connect any more; a connection that is
-open stays until it ends. What it sent stays in the log.`,
+		Long: `Take a device's secret away. It cannot connect any more, and a running hub ends
+its connection within seconds. What it sent stays in the log.`,
 		Example: `  packetboat-hub device remove truck-17`,
 	}
 	flags := addConfigFlags(c, "data-dir")

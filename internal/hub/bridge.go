@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/wire"
@@ -21,11 +25,18 @@ type bridge struct {
 	devices *devices
 	log     *slog.Logger
 	stats   bridgeStats
+
+	mu       sync.Mutex
+	sessions map[*session]struct{} // guarded by mu; those that are open
+}
+
+func newBridge(in *ingest.Ingest, d *devices, log *slog.Logger) *bridge {
+	return &bridge{ingest: in, devices: d, log: log, sessions: map[*session]struct{}{}}
 }
 
 // bridgeStats counts what was refused before ingest saw it.
 type bridgeStats struct {
-	connects                                     atomic.Int64
+	connects, expelled                           atomic.Int64
 	badID, badSecret, badVersion, badHello, busy atomic.Int64
 	foreignTopic, badQoS, foreignFilter          atomic.Int64
 }
@@ -38,6 +49,7 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 	if err != nil {
 		return nil, mqttfront.Welcome{}, err
 	}
+	p.User = nil // up to 60 kB of it, which p would keep as long as the connection lives
 	hello.Revoke = func(reason string) { p.Disconnect(revokeCode(reason), reason) }
 	ing, welcome, err := b.ingest.Connect(ctx, hello)
 	if err != nil {
@@ -45,13 +57,49 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 	}
 	b.stats.connects.Add(1)
 	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "epochs_held", len(hello.Held))
-	s := &session{bridge: b, device: hello.Device, ingest: ing,
+	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p,
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
+	b.mu.Lock()
+	b.sessions[s] = struct{}{}
+	b.mu.Unlock()
 	return s, mqttfront.Welcome{
 		ReceiveMaximum:    uint16(min(welcome.WindowMessages, 65535)),
 		MaximumPacketSize: uint32(welcome.PacketBytes),
 		User:              append([]stream.Property{wire.FormatLogID(welcome.Log)}, wire.FormatCoverage(welcome.Coverage)...),
 	}, nil
+}
+
+// recheckEvery is how soon a connection ends whose device has lost its secret.
+const recheckEvery = 5 * time.Second
+
+// recheck ends, until ctx does, the connections of devices that would not be
+// let in any more.
+func (b *bridge) recheck(ctx context.Context) error {
+	tick := time.NewTicker(recheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			b.expel()
+		}
+	}
+}
+
+// expel asks for every open connection what was asked when it came.
+func (b *bridge) expel() {
+	b.mu.Lock()
+	open := slices.Collect(maps.Keys(b.sessions))
+	b.mu.Unlock()
+	for _, s := range open {
+		if b.devices.admit(s.device, s.peer.Password, s.peer.Remote) {
+			continue
+		}
+		b.stats.expelled.Add(1)
+		b.log.Info("device may not connect any more", "device", s.device)
+		s.peer.Disconnect(mqttfront.NotAuthorized, "the device's secret is not accepted any more")
+	}
 }
 
 // check reads CONNECT. The order matters: nothing behind the secret is looked
@@ -63,6 +111,9 @@ func (b *bridge) check(p *mqttfront.Peer) (h ingest.Hello, err error) {
 			b.log.Debug("connect is malformed", "client_id", clip(p.ClientID), "remote", addr(p.Remote), "error", err)
 		}
 		return &mqttfront.Refusal{Code: code, Reason: reason}
+	}
+	if p.Assigned { // an id that the front made up names no device
+		return h, refuse(&b.stats.badID, mqttfront.ClientIDNotValid, "the client id must be the device id", nil)
 	}
 	if err := stream.CheckDeviceID(p.ClientID); err != nil {
 		return h, refuse(&b.stats.badID, mqttfront.ClientIDNotValid, stream.ErrDeviceID.Error(), nil)
@@ -112,6 +163,7 @@ type session struct {
 	bridge   *bridge
 	device   string
 	ingest   *ingest.Session
+	peer     *mqttfront.Peer
 	up, down string
 }
 
@@ -148,6 +200,9 @@ func (s *session) refuse(n *atomic.Int64, why, topic string) {
 
 // Close ends the ingest session; what is pending is still settled.
 func (s *session) Close(reason error) {
+	s.bridge.mu.Lock()
+	delete(s.bridge.sessions, s)
+	s.bridge.mu.Unlock()
 	s.ingest.Close()
 	s.bridge.log.Info("device disconnected", "device", s.device, "reason", reason)
 }

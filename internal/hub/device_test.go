@@ -151,6 +151,15 @@ func (d *device) send(b *stream.Batch) {
 	}
 }
 
+// publishQoS0 writes a PUBLISH that is not acknowledged.
+func (d *device) publishQoS0(topic string, packet []byte) {
+	d.t.Helper()
+	p := &packets.Publish{Topic: topic, Payload: packet, Properties: &packets.Properties{}}
+	if _, err := p.WriteTo(d.conn); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 // publishQoS2 writes a QoS 2 PUBLISH, which the client itself would refuse.
 func (d *device) publishQoS2(topic string) {
 	d.t.Helper()

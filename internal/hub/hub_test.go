@@ -164,6 +164,8 @@ func TestSecrets(t *testing.T) {
 		{hello{id: "truck-17"}, mqttfront.NotAuthorized},
 		{hello{id: "truck-99"}, mqttfront.NotAuthorized},
 		{hello{id: "truck-99", username: "truck-17", secret: secret}, mqttfront.BadUsernameOrPassword},
+		{hello{id: "truck-17", username: "truck-99", secret: secret}, mqttfront.BadUsernameOrPassword},
+		{hello{id: "", secret: secret}, mqttfront.ClientIDNotValid},
 		{hello{id: "truck 17", secret: secret}, mqttfront.ClientIDNotValid},
 		{hello{id: "truck-17", secret: secret, user: []stream.Property{{Key: "x", Value: "y"}}}, mqttfront.UnsupportedProtocolVersion},
 		{hello{id: "truck-17", secret: secret, user: []stream.Property{{Key: wire.PropVersion, Value: "2"}}}, mqttfront.UnsupportedProtocolVersion},

@@ -207,7 +207,7 @@ func TestOpenErrors(t *testing.T) {
 		"port of mqtt taken":       {func(c *Config) { c.Listen.MQTT = taken.Addr().String() }, cli.Listen},
 		"not a directory":          {func(c *Config) { c.DataDir = file }, cli.Operator},
 		"broken devices file":      {func(c *Config) { c.DevicesFile = file }, cli.Usage},
-		"another number of shards": {func(c *Config) { c.Store.Shards = 7 }, cli.Operator},
+		"another number of shards": {func(c *Config) { c.Store.Shards = 7 }, cli.Usage},
 	} {
 		h, err := Open(good, discard) // makes the log, or shows that nothing holds it
 		if err != nil {

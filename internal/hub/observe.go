@@ -142,6 +142,7 @@ func (h *Hub) emitBridge(e *obs.Emit) {
 		"client_id": b.badID.Load(), "secret": b.badSecret.Load(), "version": b.badVersion.Load(), "hello": b.badHello.Load(), "busy": b.busy.Load()})
 	byLabel(e, "foreign_requests_total", "What connected devices may not do.", "what", map[string]int64{
 		"topic": b.foreignTopic.Load(), "filter": b.foreignFilter.Load(), "qos": b.badQoS.Load()})
+	e.Counter("expelled_devices_total", "Connections ended because the device may not connect any more.", float64(b.expelled.Load()))
 	e.Gauge("devices_with_secret", "Devices in the devices file.", float64(h.devices.len()))
 }
 

@@ -63,7 +63,7 @@ func Open(c Config, log *slog.Logger) (h *Hub, err error) {
 		return h, err
 	}
 	h.ingest = ingest.New(h.store, h.ingestOptions())
-	h.bridge = &bridge{ingest: h.ingest, devices: h.devices, log: log}
+	h.bridge = newBridge(h.ingest, h.devices, log)
 	h.observe()
 	if err := h.listen(); err != nil {
 		return h, err
@@ -99,6 +99,8 @@ func storeError(dir string, err error) error {
 	switch {
 	case errors.Is(err, local.ErrLocked):
 		return cli.Fail(cli.Locked, fmt.Errorf("data directory %s: %w", dir, err), "another hub runs on it; stop that one or set data_dir")
+	case errors.Is(err, local.ErrShards):
+		return cli.Fail(cli.Usage, err, "leave store.shards out, or set it to what the log has")
 	case errors.Is(err, commitlog.ErrNoSpace) || errors.Is(err, syscall.ENOSPC):
 		return cli.Fail(cli.Operator, err, "make room on the disk of the data directory")
 	case errors.Is(err, fs.ErrPermission):
@@ -106,8 +108,7 @@ func storeError(dir string, err error) error {
 	case errors.Is(err, local.ErrDamaged), errors.Is(err, local.ErrFormat):
 		return cli.Fail(cli.Operator, err, "restore a backup, or move the log directory away to begin a new log; devices send again what they still hold")
 	}
-	// Whatever else it is, such as another number of shards, stays until
-	// somebody does something about it.
+	// Whatever else it is stays until somebody does something about it.
 	return cli.Fail(cli.Operator, err, "")
 }
 

@@ -68,6 +68,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	taking := start(ctx, "ingest", failed, h.ingest.Run)
 	serving := h.startHTTP(ctx, failed)
 	front := start(ctx, "mqtt", failed, h.front.Run)
+	expelling := start(ctx, "device check", failed, h.bridge.recheck)
 	watchdog := start(ctx, "watchdog", failed, func(ctx context.Context) error {
 		notify.Watchdog(ctx, h.health.CheckAlive)
 		<-ctx.Done()
@@ -81,6 +82,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.log.Info("stopping", "reason", reason)
 	notify.Stopping("stopping: " + reason.Error())
 	errs := []error{
+		expelling.stop(),
 		front.stop(),    // no batch comes in any more
 		taking.stop(),   // what came in is committed or refused
 		serving.stop(),  // nobody reads any more

@@ -41,7 +41,7 @@ func runSlowHub(t *testing.T, mem *logtest.Mem, o ingest.Options) *slowHub {
 		t.Fatal(err)
 	}
 	in := ingest.New(h.mem, o)
-	h.bridge = &bridge{ingest: in, devices: secrets, log: log}
+	h.bridge = newBridge(in, secrets, log)
 	front := mqttfront.New(h.bridge, mqttfront.Options{Listeners: []net.Listener{l}, MinVersion: 5, MaxPacketSize: 1 << 20, ConnectTimeout: 30 * time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	none := func(err error) { t.Error(err) }

@@ -61,7 +61,7 @@ func (l *Log) open() error {
 	}
 	l.counts.freeBytes.Store(free)
 	if !l.o.ReadOnly && l.o.MinFree > 0 && free < hardMinFree {
-		return fmt.Errorf("%w: %d MiB are free, it takes %d to open a log", commitlog.ErrNoSpace, free>>20, hardMinFree>>20)
+		return noRoom(fmt.Sprintf("%d MiB are free, it takes %d to open a log", free>>20, hardMinFree>>20))
 	}
 	if err := l.openBadger(); err != nil {
 		return err
@@ -75,6 +75,12 @@ func (l *Log) open() error {
 	}
 	return nil
 }
+
+// noRoom is commitlog.ErrNoSpace without its words, which are those of Append.
+type noRoom string
+
+func (e noRoom) Error() string        { return string(e) }
+func (e noRoom) Is(target error) bool { return target == commitlog.ErrNoSpace }
 
 // openBadger opens the store, again where a power cut left an empty file. A
 // failed try leaves a few of Badger's goroutines behind; there is no way to end
@@ -174,7 +180,7 @@ func (l *Log) load() error {
 		return fmt.Errorf("%w: it has %d shards", ErrDamaged, n)
 	}
 	if l.o.Shards != 0 && l.o.Shards != l.meta.Shards {
-		return fmt.Errorf("the log has %d shards, %d are asked for: the number is fixed when a log is made; set it to %d", l.meta.Shards, l.o.Shards, l.meta.Shards)
+		return fmt.Errorf("the log has %d shards, %d are asked for: %w", l.meta.Shards, l.o.Shards, ErrShards)
 	}
 	return l.loadShards()
 }

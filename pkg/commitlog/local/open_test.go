@@ -30,7 +30,7 @@ func TestOpenRefuses(t *testing.T) {
 	refused(t, Options{Dir: r.o.Dir}, ErrLocked, "another process")
 	refused(t, Options{Dir: r.o.Dir, ReadOnly: true}, ErrLocked, "another process")
 	r.close()
-	refused(t, Options{Dir: r.o.Dir, Shards: 4}, nil, "the log has 3 shards, 4 are asked for")
+	refused(t, Options{Dir: r.o.Dir, Shards: 4}, ErrShards, "the log has 3 shards, 4 are asked for")
 	refused(t, Options{Dir: r.o.Dir, Shards: 3, Retention: Retention{MaxAge: -1}}, nil, "negative")
 	refused(t, Options{Shards: commitlog.MaxShards + 1}, nil, "no directory")
 	refused(t, Options{Dir: t.TempDir(), ReadOnly: true}, os.ErrNotExist, "no log")

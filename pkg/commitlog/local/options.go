@@ -87,6 +87,8 @@ var (
 	ErrDamaged = errors.New("the log is damaged")
 	// ErrFormat: the log was written by a newer version of this program.
 	ErrFormat = errors.New("the log has a newer format")
+	// ErrShards: the log has another number of shards than Options ask for.
+	ErrShards = errors.New("the number of shards is fixed when a log is made")
 	// ErrFailed: the disk failed under a commit. Nothing more is taken or
 	// given until the log is opened again.
 	ErrFailed = errors.New("the log's disk failed; the hub must be restarted")
