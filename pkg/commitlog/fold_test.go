@@ -288,6 +288,20 @@ func TestForgetting(t *testing.T) {
 	}
 }
 
+// The epoch in use is complete most of the time; it is never forgotten.
+func TestEpochInUseStays(t *testing.T) {
+	d := &DeviceCoverage{}
+	for n := 1; n <= MaxEpochs+1; n++ { // the first one stays in use
+		e := Entry{ID: stream.ID{Device: "a", Epoch: testEpoch(n), Lane: stream.Normal}, Records: records(stream.Range{First: 1, Last: 1}), Head: 1, Current: testEpoch(1)}
+		if _, err := d.Apply(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.Forgotten != 1 || d.Epoch(testEpoch(1)) == nil || d.Epoch(testEpoch(2)) != nil {
+		t.Fatalf("%d forgotten, the first is known: %v", d.Forgotten, d.Epoch(testEpoch(1)) != nil)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	id := stream.ID{Device: "a", Epoch: testEpoch(1), Lane: stream.Normal}
 	d := &DeviceCoverage{}

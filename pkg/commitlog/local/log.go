@@ -95,8 +95,8 @@ type Stats struct {
 	// StoredRecords and StoredBytes are what the log holds now, DiskBytes what
 	// its tables take on the disk (measured about once a minute).
 	StoredRecords, StoredBytes, DiskBytes int64
-	// FreeBytes is what was free on the disk when last looked at; Full says
-	// that it was below MinFree.
+	// FreeBytes is what is free on the disk; Full says that it is below
+	// MinFree.
 	FreeBytes int64
 	Full      bool
 	// Followers is how many readers wait for more.
@@ -109,9 +109,13 @@ type Stats struct {
 	Failure string
 }
 
-// Stats returns the counters.
+// Stats returns the counters. It looks how much space is free: a log that
+// nobody appends to must not stay full, or not full, for ever.
 func (l *Log) Stats() Stats {
 	c := &l.counts
+	if !l.o.ReadOnly {
+		_ = l.checkSpace() // what it found is in the counters
+	}
 	s := Stats{
 		Groups: c.groups.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Losses: c.losses.Load(),
 		Rejected: c.rejected.Load(), NoSpace: c.noSpace.Load(), Fenced: c.fenced.Load(),
