@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -121,6 +123,11 @@ func TestBadBatches(t *testing.T) {
 			},
 			"no reason": func(b *stream.Batch) { b.Losses = []stream.Loss{{Range: stream.Range{First: 3, Last: 3}}} },
 			"head":      func(b *stream.Batch) { b.Head = ^uint64(0) },
+			"no topic":  func(b *stream.Batch) { b.Records[1].Topic = "" },
+			"wildcard":  func(b *stream.Batch) { b.Records[1].Topic = "a/#" },
+			"NUL":       func(b *stream.Batch) { b.Records[1].Topic = "a\x00" },
+			"not UTF-8": func(b *stream.Batch) { b.Records[1].Topic = "a\xff" },
+			"too long":  func(b *stream.Batch) { b.Records[1].Topic = strings.Repeat("a", 1<<16) },
 		} {
 			b := good()
 			spoil(&b)
@@ -134,6 +141,23 @@ func TestBadBatches(t *testing.T) {
 			t.Fatalf("rubbish is %v", o.Code)
 		}
 		wantOutcome(t, e.submit(id, rng(1, 2), none), Settled)
+	})
+}
+
+// A device may say that it lost as much as it likes: a counter does not turn.
+func TestCountersDoNotTurn(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		other := stream.LogID{Name: stream.NewEpoch(), Incarnation: stream.NewEpoch()}
+		var held []stream.Held
+		for range 3 {
+			held = append(held, stream.Held{Epoch: stream.NewEpoch(), Lane: stream.Normal, Head: 1 << 62, Answered: other})
+		}
+		if _, _, err := w.hub.Connect(context.Background(), Hello{Device: "a", Version: 1, Held: held}); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.hub.Stats().Losses["other_log"]; n != math.MaxInt64 {
+			t.Fatalf("%d lost", n)
+		}
 	})
 }
 

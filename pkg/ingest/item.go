@@ -3,6 +3,8 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"math"
+	"unicode/utf8"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -64,6 +66,8 @@ func batchItem(s *Session, b *stream.Batch, packet int, received int64, settle f
 	for i := range b.Records {
 		if r := &b.Records[i]; r.Seq != b.First+uint64(i) {
 			return nil, fmt.Errorf("%w: record %d has number %d", errBatch, b.First+uint64(i), r.Seq)
+		} else if !isTopic(r.Topic) {
+			return nil, fmt.Errorf("%w: %.80q of record %d is no topic", errBatch, r.Topic, r.Seq)
 		} else {
 			it.content += contentOf(&r.Message)
 		}
@@ -89,6 +93,24 @@ func batchItem(s *Session, b *stream.Batch, packet int, received int64, settle f
 
 // maxSeq is the highest sequence number: a RangeSet cannot hold the next.
 const maxSeq = ^uint64(0) - 1
+
+// isTopic reports whether s is a topic name of MQTT. No edge has accepted
+// another one, and readers could not tell it apart or ask for it.
+func isTopic(s string) bool {
+	if s == "" || len(s) > math.MaxUint16 {
+		return false
+	}
+	ascii := true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == 0 || c == '+' || c == '#':
+			return false
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	return ascii || utf8.ValidString(s)
+}
 
 func overlap(a, b stream.Range) bool {
 	return a.Count() > 0 && b.Count() > 0 && a.First <= b.Last && b.First <= a.Last

@@ -215,6 +215,48 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// The losses of a batch of unknown outcome count as much as its records: what
+// coverage does not show is refused.
+func TestUnknownOutcomeOfLosses(t *testing.T) {
+	for outcome, want := range map[logtest.Outcome]OutcomeCode{logtest.UnknownIn: Settled, logtest.UnknownOut: Refused} {
+		inWorld(t, Options{}, func(w *world) {
+			e, id := w.opened("a", false, 4)
+			w.shut()
+			s := e.submit(id, none, rng(1, 2))
+			w.let(outcome)
+			time.Sleep(time.Second)
+			wantOutcome(t, s, want)
+			if n := w.lane(e, 0).Lost.Count(); (n == 2) != (want == Settled) {
+				t.Fatalf("%d lost in the log, the batch is %v", n, want)
+			}
+		})
+	}
+}
+
+// What was queued under one ownership never goes into the log under another,
+// also when the same hub acquires again.
+func TestOwnershipsDoNotMix(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		e, id := w.opened("a", false, 4)
+		old := e.conn.session.own
+		w.mem.Reopen()
+		wantOutcome(t, e.submit(id, rng(1, 1), none), Refused)
+		time.Sleep(time.Second)
+		sh := w.hub.shards[0]
+		if sh.ownership() == nil || sh.ownership() == old {
+			t.Fatal("the shard is not acquired again")
+		}
+		b := e.batch(&e.mem.epochs[0], rng(1, 1), none)
+		it, err := batchItem(e.conn.session, &b, 1, 0, func(Outcome) { t.Error("answered") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sh.push(old, it) {
+			t.Fatal("a batch of the old ownership is queued")
+		}
+	})
+}
+
 func TestFenced(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		e, id := w.opened("a", false, 4)

@@ -402,6 +402,27 @@ func TestHeadsAndAbsent(t *testing.T) {
 	})
 }
 
+// An epoch that the log knows and has nothing of is named all the same: an edge
+// that was answered for it would take it for stale.
+func TestKnownEpochIsNamed(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		e, id := w.opened("truck", false, 3)
+		wantOutcome(t, e.submit(id, none, none), Settled) // a heartbeat
+		conn, err := e.dial(w.hub.Ingest, e.heldList())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := conn.welcome.Coverage
+		if len(c) != 1 || c[0].Epoch != id || len(c[0].Lanes) != 0 {
+			t.Fatalf("coverage %+v", c)
+		}
+		e.adopt(conn)
+		if len(e.mem.stale) != 0 {
+			t.Fatal("the edge gave the epoch up")
+		}
+	})
+}
+
 func TestAnEpochThatBeginsLaterIsInUse(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		e := newSimEdge("truck", false)

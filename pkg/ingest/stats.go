@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -76,7 +77,18 @@ func (c *counters) count(e *commitlog.Entry) {
 		c.bytes.Add(int64(n))
 	}
 	for i := range e.Losses {
-		c.losses[e.Losses[i].Reason].Add(int64(e.Losses[i].Count()))
+		addUpTo(&c.losses[e.Losses[i].Reason], e.Losses[i].Count())
+	}
+}
+
+// addUpTo adds to a counter, up to the highest value: a loss is as long as a
+// device says.
+func addUpTo(c *atomic.Int64, n uint64) {
+	for {
+		was := c.Load()
+		if c.CompareAndSwap(was, was+int64(min(n, uint64(math.MaxInt64-was)))) {
+			return
+		}
 	}
 }
 
