@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -433,5 +434,20 @@ func TestErrors(t *testing.T) {
 	_ = m.Close()
 	if _, err := Run(t.Context(), m, Options{}); !errors.Is(err, commitlog.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// Devices may tell of as many losses as they like; sums end at the highest
+// number.
+func TestSumsDoNotTurn(t *testing.T) {
+	m := logtest.NewMem(1)
+	for n := range byte(3) {
+		id := stream.ID{Device: device, Epoch: stream.Epoch{1 + n}, Lane: stream.Bulk}
+		appendTo(t, m, commitlog.Entry{ID: id, Head: math.MaxUint64 - 1, Losses: []stream.Loss{
+			{Range: stream.Range{First: 1, Last: math.MaxUint64 / 2}, Reason: stream.OtherLog}}})
+	}
+	r := run(t, m)
+	if !r.OK || r.Total.Lost != math.MaxUint64 || r.Total.LostBy["other_log"] != math.MaxUint64 || r.Total.Out != math.MaxUint64 {
+		t.Errorf("%+v", r.Total)
 	}
 }

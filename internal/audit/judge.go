@@ -62,7 +62,7 @@ func (j *judgement) set(k Kind, numbers stream.RangeSet) { j.broken(k, numbers.C
 func (j *judgement) forgotten() {
 	j.c.Forgotten += j.t.have.Count()
 	j.c.Expired += j.before.Expired.Count()
-	j.c.Lost += j.before.Lost.Count()
+	j.c.Lost = plus(j.c.Lost, j.before.Lost.Count())
 	j.set(LostButThere, common(&j.t.have, &j.before.Lost))
 }
 
@@ -73,10 +73,10 @@ func (j *judgement) known() {
 	if after == nil {
 		after = &commitlog.LaneState{}
 	}
-	j.c.Lost += after.Lost.Count()
+	j.c.Lost = plus(j.c.Lost, after.Lost.Count())
 	j.c.Expired += after.Expired.Count()
 	out := after.Out()
-	j.c.Out += out.Count()
+	j.c.Out = plus(j.c.Out, out.Count())
 	for reason, n := range after.LostBy {
 		j.c.lose(stream.Reason(reason).String(), n)
 	}

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"math"
+
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -52,6 +54,14 @@ type Counts struct {
 // OK reports whether nothing is broken.
 func (c *Counts) OK() bool { return len(c.Broken) == 0 }
 
+// plus adds up to the highest number: a device may tell of as many as it likes.
+func plus(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
 func (c *Counts) broke(k Kind, n uint64) {
 	if n == 0 {
 		return
@@ -59,7 +69,7 @@ func (c *Counts) broke(k Kind, n uint64) {
 	if c.Broken == nil {
 		c.Broken = map[Kind]uint64{}
 	}
-	c.Broken[k] += n
+	c.Broken[k] = plus(c.Broken[k], n)
 }
 
 func (c *Counts) lose(reason string, n uint64) {
@@ -69,14 +79,14 @@ func (c *Counts) lose(reason string, n uint64) {
 	if c.LostBy == nil {
 		c.LostBy = map[string]uint64{}
 	}
-	c.LostBy[reason] += n
+	c.LostBy[reason] = plus(c.LostBy[reason], n)
 }
 
 func (c *Counts) add(o *Counts) {
 	c.Streams += o.Streams
 	c.Records += o.Records
-	c.Lost += o.Lost
-	c.Out += o.Out
+	c.Lost = plus(c.Lost, o.Lost)
+	c.Out = plus(c.Out, o.Out)
 	c.Expired += o.Expired
 	c.Forgotten += o.Forgotten
 	for r, n := range o.LostBy {
