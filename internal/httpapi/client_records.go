@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
 	"net/url"
 	"strconv"
@@ -54,6 +55,7 @@ func (c *Client) Lines(ctx context.Context, from commitlog.Cursor, f commitlog.F
 		defer quiet.Stop()
 		in := bufio.NewScanner(res.Body)
 		in.Buffer(make([]byte, 64<<10), maxLine)
+		in.Split(wholeLines)
 		for in.Scan() {
 			quiet.Reset(silence)
 			line := in.Bytes()
@@ -79,6 +81,18 @@ func (c *Client) Lines(ctx context.Context, from commitlog.Cursor, f commitlog.F
 			yield(nil, err)
 		}
 	}
+}
+
+// wholeLines is bufio.ScanLines but for a last line without newline: the answer
+// broke off in it, whatever ended it.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return 0, nil, nil
 }
 
 func recordParameters(from commitlog.Cursor, f commitlog.Filter, limit int64) url.Values {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -175,28 +176,36 @@ func TestBrokenLogIsNoQuietEnd(t *testing.T) {
 	}
 }
 
-// An answer that is cut off is an error at the client.
+// An answer that is cut off, between lines or in one, is one of a hub that went
+// away: who follows asks again.
 func TestCutAnswerIsAnError(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s := commitlog.Stored{Device: "a", Epoch: stream.NewEpoch(), Lane: stream.Bulk}
-		_, _ = w.Write(appendLine(nil, NewLine(&s, "0:1")))
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	}))
-	defer srv.Close()
-	c, err := NewClient(srv.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	n, last := 0, error(nil)
-	for _, err := range c.Read(t.Context(), commitlog.Cursor{}, commitlog.Filter{}) {
-		if last = err; err == nil {
-			n++
+	for name, torn := range map[string]bool{"between lines": false, "in a line": true} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			s := commitlog.Stored{Device: "a", Epoch: stream.NewEpoch(), Lane: stream.Bulk}
+			line := appendLine(nil, NewLine(&s, "0:1"))
+			_, _ = w.Write(line)
+			if torn {
+				_, _ = w.Write(line[:len(line)/2])
+			}
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		defer srv.Close()
+		c, err := NewClient(srv.URL)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if n != 1 || last == nil {
-		t.Errorf("%d records, then %v", n, last)
+		defer c.Close()
+		n, last := 0, error(nil)
+		for _, err := range c.Read(t.Context(), commitlog.Cursor{}, commitlog.Filter{}) {
+			if last = err; err == nil {
+				n++
+			}
+		}
+		var gone *UnreachableError
+		if n != 1 || !errors.As(last, &gone) {
+			t.Errorf("%s: %d records, then %v", name, n, last)
+		}
 	}
 }
 
