@@ -105,6 +105,17 @@ func TestBatchWithoutAcknowledgement(t *testing.T) {
 	}
 }
 
+// Nobody but the device itself sends in its name: its will is no batch.
+func TestWillIsNoBatch(t *testing.T) {
+	h := runHub(t, testConfig(t.TempDir()))
+	d, _ := mustDial(t, h.mqttAddr(), hello{id: "a", will: []byte("no batch")})
+	_ = d.conn.Close()
+	await(t, "the session to end", func() bool { return h.ingest.Stats().Sessions == 0 })
+	if s := h.ingest.Stats(); s.Bad != 0 {
+		t.Errorf("%d bad batches", s.Bad)
+	}
+}
+
 // An edge that holds more epochs than CONNECT takes says so; what it left out is
 // not called absent.
 func TestMoreHeld(t *testing.T) {

@@ -30,6 +30,7 @@ type hello struct {
 	id, username, secret string
 	held                 []stream.Held
 	user                 []stream.Property // instead of version and held
+	will                 []byte            // to be published to the topic of batches
 }
 
 // dial connects; err is nil only when the hub said welcome.
@@ -65,6 +66,10 @@ func dialOver(t *testing.T, conn net.Conn, h hello) (*device, *paho.Connack, err
 		if h.username != "" {
 			cp.Username = h.username
 		}
+	}
+	if h.will != nil {
+		cp.WillMessage = &paho.WillMessage{Topic: wire.UpTopic(h.id), QoS: 1, Payload: h.will}
+		cp.WillProperties = &paho.WillProperties{}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

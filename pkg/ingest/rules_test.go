@@ -221,6 +221,7 @@ func TestUnknownOutcomeOfLosses(t *testing.T) {
 	for outcome, want := range map[logtest.Outcome]OutcomeCode{logtest.UnknownIn: Settled, logtest.UnknownOut: Refused} {
 		inWorld(t, Options{}, func(w *world) {
 			e, id := w.opened("a", false, 4)
+			wantOutcome(t, e.submit(id, rng(3, 3), none), Settled)
 			w.shut()
 			s := e.submit(id, none, rng(1, 2))
 			w.let(outcome)
