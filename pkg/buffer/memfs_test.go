@@ -19,6 +19,8 @@ type memDir struct {
 	// fault, if set, is asked before each operation on a file ("create",
 	// "write", "sync", "read", "publish", "remove").
 	fault func(op, name string) error
+	// before, if set, is called before each operation that writes, with mu held.
+	before func()
 	// deaf: syncs do nothing, as on a disk that lies.
 	deaf bool
 }
@@ -39,6 +41,9 @@ type memWrite struct {
 func newMemDir() *memDir { return &memDir{files: map[string]*memFile{}} }
 
 func (d *memDir) ask(op, name string) error {
+	if d.before != nil && op != "read" {
+		d.before()
+	}
 	if d.fault != nil {
 		return d.fault(op, name)
 	}
@@ -175,6 +180,10 @@ func (f *memFile) Close() error { return nil }
 func (d *memDir) crash(rng *rand.Rand) *memDir {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.crashLocked(rng)
+}
+
+func (d *memDir) crashLocked(rng *rand.Rand) *memDir {
 	out := newMemDir()
 	for _, name := range slices.Sorted(maps.Keys(d.files)) {
 		f := d.files[name]

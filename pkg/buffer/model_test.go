@@ -63,6 +63,8 @@ func TestModel(t *testing.T) {
 			"coverage": m.coverage,
 			"refuse":   m.refuse,
 			"crash":    m.crash,
+			"cut":      m.cut,
+			"cut2":     m.cut,
 			"stop":     m.stop,
 			"save":     m.save,
 			"restore":  m.restore,
@@ -275,6 +277,38 @@ func (m *model) crash(*rapid.T) {
 	m.dir.fault = nil
 	m.dir.mu.Unlock()
 	m.dir = m.dir.crash(m.rng)
+	m.open()
+}
+
+// cut: the power goes in the middle of a commit, before one of its writes or
+// syncs. What is acknowledged after that never happened.
+func (m *model) cut(t *rapid.T) {
+	m.append(t)
+	left := rapid.IntRange(0, 8).Draw(t, "before")
+	lane := rapid.SampledFrom(stream.Lanes[:]).Draw(t, "lane")
+	var image *memDir
+	var acked map[stream.Position]string
+	m.dir.before = func() {
+		if left--; left < 0 && image == nil {
+			image, acked = m.dir.crashLocked(m.rng), maps.Clone(m.acked)
+		}
+	}
+	if rapid.Bool().Draw(t, "next") {
+		_, _, _ = m.b.Next(lane, Limit{}) // may write the settle state
+	}
+	for image == nil && left > 0 {
+		_ = m.b.commit(true)
+		m.b.makeRoom()
+		if m.append(t); m.waiting == 0 { // nothing is taken
+			break
+		}
+	}
+	m.dir.before = nil
+	if image == nil {
+		m.crash(t)
+		return
+	}
+	m.dir, m.acked = image, acked
 	m.open()
 }
 
