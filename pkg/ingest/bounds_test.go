@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -141,6 +144,46 @@ func TestBadBatches(t *testing.T) {
 			t.Fatalf("rubbish is %v", o.Code)
 		}
 		wantOutcome(t, e.submit(id, rng(1, 2), none), Settled)
+	})
+}
+
+// slowDecoder decodes nothing, and waits before it says so.
+type slowDecoder struct {
+	busy *atomic.Int64
+	gate chan struct{}
+}
+
+func (d slowDecoder) Decode([]byte, string) (stream.Batch, error) {
+	d.busy.Add(1)
+	defer d.busy.Add(-1)
+	<-d.gate
+	return stream.Batch{}, errors.New("nothing")
+}
+
+// What is decoded counts against no bound before it is, so no more batches are
+// decoded at once than there are processors, however many connections send.
+func TestDecodingIsBounded(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		d := slowDecoder{busy: &atomic.Int64{}, gate: make(chan struct{})}
+		w.hub.newDecoder = func() decoder { return d }
+		n := runtime.GOMAXPROCS(0)
+		var all sync.WaitGroup
+		for i := range 3 * n {
+			s, _, err := w.hub.Connect(context.Background(), Hello{Device: fmt.Sprint("d", i), Version: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() { s.Submit(nil, func(Outcome) {}) })
+		}
+		synctest.Wait()
+		if busy := d.busy.Load(); busy != int64(n) {
+			t.Errorf("%d at once, want %d", busy, n)
+		}
+		close(d.gate)
+		all.Wait()
+		if st := w.hub.Stats(); st.Bad != int64(3*n) {
+			t.Errorf("%d answered", st.Bad)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ type Ingest struct {
 
 	// newDecoder makes the decoder of a connection.
 	newDecoder func() decoder
+	// decoding holds a token for each batch that is being decoded: until it is,
+	// nobody knows how much memory it takes.
+	decoding chan struct{}
 
 	incarnation struct {
 		sync.Mutex           // held while the log takes a new incarnation
@@ -47,6 +51,8 @@ func New(log commitlog.Log, o Options) *Ingest {
 		o:      o,
 		budget: budget{windows: o.WindowBytes, pending: o.PendingBytes},
 		spread: spreader{gap: time.Second / time.Duration(o.ComeBack)},
+
+		decoding: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		newDecoder: func() decoder {
 			return wire.NewDecoder(wire.DecoderOptions{
 				MaxRecords: min(wire.MaxRecords, o.GroupRecords),

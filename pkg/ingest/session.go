@@ -53,21 +53,12 @@ func (s *Session) Submit(packet []byte, settle func(Outcome)) {
 		s.exceeded(settle)
 		return
 	}
-	// Decoded whatever becomes of it: the two ends of the codec stay in step.
-	b, err := s.dec.Decode(packet, s.dev.name)
-	var it *item
-	if err == nil {
-		it, err = batchItem(s, &b, len(packet), time.Now().UnixMicro(), settle)
-	}
+	it, err := s.decode(packet, settle)
 	if err != nil {
 		s.in.stats.bad.Add(1)
 		s.in.o.Logger.Debug("batch is bad", "device", s.dev.name, "error", err)
 		settle(Outcome{Code: Bad})
 		return
-	}
-	if !s.in.budget.take(it.bytes) {
-		it.denied, it.bytes = true, 0
-		it.one[0].Records, it.one[0].Losses = nil, nil
 	}
 	var ans answers
 	s.dev.mu.Lock()
@@ -84,6 +75,28 @@ func (s *Session) Submit(packet []byte, settle func(Outcome)) {
 	if over {
 		s.revoke(RevokedWindow)
 	}
+}
+
+// decode makes an item of a packet and takes its memory from the budget. It
+// decodes whatever becomes of the batch: the two ends of the codec stay in step.
+// No more than the processors can do decode at once, so that what is decoded and
+// not yet counted is bounded.
+func (s *Session) decode(packet []byte, settle func(Outcome)) (*item, error) {
+	s.in.decoding <- struct{}{}
+	defer func() { <-s.in.decoding }()
+	b, err := s.dec.Decode(packet, s.dev.name)
+	if err != nil {
+		return nil, err
+	}
+	it, err := batchItem(s, &b, len(packet), time.Now().UnixMicro(), settle)
+	if err != nil {
+		return nil, err
+	}
+	if !s.in.budget.take(it.bytes) {
+		it.denied, it.bytes = true, 0
+		it.one[0].Records, it.one[0].Losses = nil, nil
+	}
+	return it, nil
 }
 
 // exceeded answers a batch above the window and ends the session.
