@@ -109,7 +109,7 @@ func storeError(dir string, err error) error {
 		return cli.Fail(cli.Operator, err, "restore a backup, or move the log directory away to begin a new log; devices send again what they still hold")
 	}
 	// Whatever else it is stays until somebody does something about it.
-	return cli.Fail(cli.Operator, err, "")
+	return cli.Fail(cli.Operator, err, "where the disk is good and the files cannot be read, restore a backup or move the log directory away")
 }
 
 // checkReach refuses to let just anybody in from elsewhere.

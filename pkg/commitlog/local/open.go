@@ -86,6 +86,9 @@ func (e noRoom) Is(target error) bool { return target == commitlog.ErrNoSpace }
 // failed try leaves a few of Badger's goroutines behind; there is no way to end
 // them.
 func (l *Log) openBadger() (err error) {
+	if err := checkFiles(l.o.badgerOptions(l.o.ReadOnly)); err != nil {
+		return err
+	}
 	if l.o.ReadOnly {
 		clean, err := closedCleanly(filepath.Join(l.o.Dir, "badger"))
 		if err != nil {
@@ -165,6 +168,9 @@ func (l *Log) load() error {
 	}
 	switch v, err := strconv.Atoi(string(format)); {
 	case format == nil && empty && !l.o.ReadOnly:
+		if info, err := os.Stat(filepath.Join(l.o.Dir, markerFile)); err == nil && info.Size() > 0 {
+			return fmt.Errorf("%w: %s says that a log was here, and the store is empty", ErrDamaged, markerFile)
+		}
 		return l.create()
 	case format == nil:
 		return errors.New("there is a Badger store, but no log in it")
