@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -93,7 +95,7 @@ func (t *tally) take(e event, out io.Writer) {
 	case e.Test == "":
 		fmt.Fprintf(out, "%s  %s %.1fs\n", e.Action, short, e.Elapsed)
 		if e.Action == "fail" {
-			fmt.Fprint(out, strings.Join(t.output[key], ""))
+			t.unfinished(e.Package, out)
 		}
 	case e.Action == "pass":
 		t.passed++
@@ -104,6 +106,17 @@ func (t *tally) take(e event, out io.Writer) {
 		t.skips = append(t.skips, short+" "+e.Test+": "+reason(t.output[key]))
 	}
 	delete(t.output, key)
+}
+
+// unfinished prints what a failed package and its tests without an end have
+// said: where a test hangs or panics, that is all there is.
+func (t *tally) unfinished(pkg string, out io.Writer) {
+	for _, key := range slices.Sorted(maps.Keys(t.output)) {
+		if strings.HasPrefix(key, pkg+" ") {
+			fmt.Fprint(out, strings.Join(t.output[key], ""))
+			delete(t.output, key)
+		}
+	}
 }
 
 // reason finds what the test said when it skipped.

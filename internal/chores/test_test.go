@@ -1,0 +1,36 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// What a test run says: failures with their output, also of a test that never
+// ended, and skips with their reason.
+func TestTally(t *testing.T) {
+	const run = `{"Action":"output","Package":"m/a","Test":"TestGood","Output":"noise\\n"}
+{"Action":"pass","Package":"m/a","Test":"TestGood"}
+{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"    a_test.go:7: needs a disk\\n"}
+{"Action":"skip","Package":"m/a","Test":"TestSkip"}
+{"Action":"output","Package":"m/a","Test":"TestBad","Output":"    a_test.go:9: broken\\n"}
+{"Action":"fail","Package":"m/a","Test":"TestBad"}
+{"Action":"output","Package":"m/a","Test":"TestHangs","Output":"panic: test timed out\\n"}
+{"Action":"output","Package":"m/a","Output":"FAIL m/a\\n"}
+{"Action":"fail","Package":"m/a","Elapsed":1.5}
+not JSON
+`
+	tl := tally{output: map[string][]string{}}
+	var out strings.Builder
+	if err := tl.read(strings.NewReader(run), &out); err != nil {
+		t.Fatal(err)
+	}
+	tl.close(&out)
+	for _, want := range []string{"a_test.go:9: broken", "panic: test timed out", "FAIL m/a", "m/a TestSkip: needs a disk", "1 passed, 1 failed, 1 skipped", "not JSON"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "noise") {
+		t.Error("a test that passed is heard")
+	}
+}
