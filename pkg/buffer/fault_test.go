@@ -211,34 +211,25 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// At the limit bulk goes first, then normal; urgent refuses and loses nothing;
-// what is in flight stays; and room that is settled is used again.
-func TestEviction(t *testing.T) {
+// evicted is a journal of which bulk and normal were given up: five messages of
+// bulk are in flight, urgent has refused.
+func evicted(t *testing.T) *Buffer {
 	o := testOptions()
 	o.Lanes = map[stream.Lane]LaneOptions{stream.Urgent: {RefuseNew}}
 	b := openMem(t, newMemDir(), o)
-	step := func(lane stream.Lane, i int) error {
-		err := appendLarge(b, lane, i)
-		if err == nil {
-			err = b.commit(true)
-		}
-		b.makeRoom()
-		return err
-	}
 	for i := range 30 {
 		for _, lane := range stream.Lanes {
-			if err := step(lane, i); err != nil {
+			if err := stepLarge(b, lane, i); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	flying, ok := next(t, b, stream.Bulk, Limit{Messages: 5})
-	if !ok || flying.First != 1 {
+	if flying, ok := next(t, b, stream.Bulk, Limit{Messages: 5}); !ok || flying.First != 1 {
 		t.Fatalf("%+v", flying)
 	}
 	sawBulkFirst := false
 	for i := range 400 {
-		if err := step(stream.Urgent, i); err != nil {
+		if err := stepLarge(b, stream.Urgent, i); err != nil {
 			if !errors.Is(err, ErrFull) {
 				t.Fatal(err)
 			}
@@ -252,9 +243,29 @@ func TestEviction(t *testing.T) {
 			t.Fatalf("normal is evicted while bulk remains: %v", byLane)
 		}
 	}
+	if !sawBulkFirst {
+		t.Fatalf("bulk did not go first: %v", lostByLane(b))
+	}
+	return b
+}
+
+// stepLarge appends and commits, as Run does.
+func stepLarge(b *Buffer, lane stream.Lane, i int) error {
+	err := appendLarge(b, lane, i)
+	if err == nil {
+		err = b.commit(true)
+	}
+	b.makeRoom()
+	return err
+}
+
+// At the limit bulk goes first, then normal; urgent refuses and loses nothing;
+// what is in flight stays.
+func TestEviction(t *testing.T) {
+	b := evicted(t)
 	byLane := lostByLane(b)
 	s := b.Stats()
-	if !sawBulkFirst || byLane[stream.Bulk] != 25 || byLane[stream.Normal] != 30 || byLane[stream.Urgent] != 0 || !s.Full || !s.ConservationOK || s.InFlight != 5 {
+	if byLane[stream.Bulk] != 25 || byLane[stream.Normal] != 30 || byLane[stream.Urgent] != 0 || !s.Full || !s.ConservationOK || s.InFlight != 5 {
 		t.Fatalf("%v %+v", byLane, s)
 	}
 	if s.DiskBytes > s.DiskLimit {
@@ -265,7 +276,12 @@ func TestEviction(t *testing.T) {
 			t.Fatalf("%+v", l)
 		}
 	}
-	for { // a link appears
+}
+
+// A full journal takes messages again once what it held is settled.
+func TestRoomAfterFull(t *testing.T) {
+	b := evicted(t)
+	for {
 		batch, ok := next(t, b, stream.Urgent, Limit{})
 		if !ok {
 			break
@@ -277,7 +293,7 @@ func TestEviction(t *testing.T) {
 	if !b.makeRoom() {
 		t.Fatal("no room after everything was settled")
 	}
-	if err := step(stream.Urgent, 1); err != nil {
+	if err := stepLarge(b, stream.Urgent, 1); err != nil {
 		t.Fatal(err)
 	}
 }
