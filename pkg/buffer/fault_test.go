@@ -298,6 +298,47 @@ func TestRoomAfterFull(t *testing.T) {
 	}
 }
 
+// A lane that has filled the journal over many epochs and much moving, so that
+// old and new numbers stand in the same segments, gives up its oldest: a step
+// never costs most of what is kept.
+func TestEvictionTakesTheOldest(t *testing.T) {
+	o := Options{Dir: "mem", SegmentBytes: 2 * minSegmentBytes, MaxBytes: 16 * minSegmentBytes}
+	b := openMem(t, newMemDir(), o)
+	rng := rand.New(rand.NewPCG(3, 4))
+	queued, evictions := int64(0), 0
+	for i := range 3200 {
+		for range 20 {
+			m := message(i)
+			m.Payload = make([]byte, 80)
+			lane := stream.Normal
+			if rng.IntN(100) < 15 {
+				lane = stream.Urgent
+			}
+			if err := b.Append(lane, []stream.Message{m}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.commit(true); err != nil {
+			t.Fatal(err)
+		}
+		b.makeRoom()
+		if i%400 == 399 {
+			b = openMem(t, b.fs.(*memDir).image(), o)
+		}
+		now := b.Stats().Lanes[stream.Urgent].Messages
+		if now < queued {
+			evictions++
+		}
+		if now < queued/2 {
+			t.Fatalf("step %d: of %d urgent messages %d are left", i, queued, now)
+		}
+		queued = now
+	}
+	if s := b.Stats(); evictions == 0 || !s.ConservationOK {
+		t.Fatalf("%d evictions, %+v", evictions, s)
+	}
+}
+
 func lostByLane(b *Buffer) (n [4]uint64) {
 	for _, l := range b.Losses() {
 		n[l.Lane] += l.Count()

@@ -3,6 +3,7 @@ package buffer
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -14,6 +15,9 @@ import (
 const (
 	sparseShare = 1.0 / 2
 	victimShare = 7.0 / 8
+	// partShare is how far a segment is emptied by eviction whose numbers stand
+	// among those of other segments.
+	partShare = 5.0 / 8
 	// maxReclaims bounds how many segments one call of makeRoom empties,
 	// politeReclaims how many while messages still have room.
 	maxReclaims    = 32
@@ -130,15 +134,66 @@ func (b *Buffer) victimOf(lanes []stream.Lane) *segment {
 		if gain == 0 || float64(seg.liveBytes(b.state)-min(gain, seg.liveBytes(b.state))) > victimShare*float64(seg.size) {
 			continue
 		}
-		for _, h := range seg.held {
-			if free := b.evictable(h, lanes); !free.IsEmpty() {
-				b.evict(h.epoch, h.lane, free.Max(), lanes)
-			}
-		}
+		b.evictFrom(seg, lanes)
 		b.suspectDead = true
 		return seg
 	}
 	return nil
+}
+
+// evictFrom evicts what these lanes have in seg, and with it all that is older
+// in their streams. Moving has mixed old numbers with new ones: where most of
+// what would go stands in other segments, only the oldest go, until seg is
+// worth emptying. Under mu.
+func (b *Buffer) evictFrom(seg *segment, lanes []stream.Lane) {
+	here, all := uint64(0), uint64(0)
+	for _, h := range seg.held {
+		if free := b.evictable(h, lanes); !free.IsEmpty() {
+			here += free.Count()
+			all += b.state.stream(h.epoch, h.lane).openUpTo(free.Max())
+		}
+	}
+	excess := float64(seg.liveBytes(b.state)) - partShare*float64(seg.size)
+	for _, e := range b.state.epochs { // oldest first
+		for i := len(lanes) - 1; i >= 0; i-- {
+			h := seg.holding(e.id, lanes[i])
+			if h == nil {
+				continue
+			}
+			free := b.evictable(h, lanes)
+			upTo := free.Max()
+			if all > 2*here {
+				each := float64(h.bytes) / float64(max(h.records, 1))
+				n := min(uint64(math.Ceil(max(excess, 0)/max(each, 1))), free.Count())
+				excess -= each * float64(n)
+				upTo = nth(&free, n)
+			}
+			if upTo > 0 {
+				b.evict(e.id, lanes[i], upTo, lanes)
+			}
+		}
+	}
+}
+
+// openUpTo counts the numbers up to n that are queued and not in flight.
+func (l *laneState) openUpTo(n uint64) (count uint64) {
+	for r := range l.done.Missing(stream.Range{First: 1, Last: n}) {
+		for m := range l.inflight.Missing(r) {
+			count += m.Count()
+		}
+	}
+	return count
+}
+
+// nth is the n-th number of s; 0: there is none.
+func nth(s *stream.RangeSet, n uint64) uint64 {
+	for _, r := range s.Ranges() {
+		if n <= r.Count() && n > 0 {
+			return r.First + n - 1
+		}
+		n -= min(n, r.Count())
+	}
+	return 0
 }
 
 // evictable lists what of h may be evicted with these lanes: what is queued and
