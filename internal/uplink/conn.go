@@ -54,15 +54,19 @@ type packetConn struct {
 	ahead int           // bytes of the current packet that the header promised; the reader's own
 
 	deadline atomic.Int64 // for all writes, ns since 1970; 0: none
-	lastIn   atomic.Int64 // when bytes last arrived, ns since 1970
+	began    time.Time    // with a monotonic reading: the wall clock may jump
+	lastIn   atomic.Int64 // when bytes last arrived, as a time.Duration since began
 	failed   atomic.Pointer[error]
 }
 
 func newPacketConn(c net.Conn, writeTimeout time.Duration) *packetConn {
 	p := &packetConn{Conn: c, writeTimeout: writeTimeout, in: bufio.NewReaderSize(c, 4096)}
-	p.lastIn.Store(time.Now().UnixNano())
+	p.began = time.Now()
 	return p
 }
+
+// age is how long the connection stands, by a clock that nobody sets.
+func (p *packetConn) age() time.Duration { return time.Since(p.began) }
 
 // fail keeps the first error and closes the connection.
 func (p *packetConn) fail(err error) error {
@@ -155,7 +159,7 @@ func (p *packetConn) header() error {
 				return fmt.Errorf("%w: %d bytes, %d allowed", errHeader, length, maxInbound)
 			}
 			p.ahead = n + length
-			p.lastIn.Store(time.Now().UnixNano())
+			p.lastIn.Store(int64(p.age()))
 			return nil
 		}
 		if n == 5 { // [MQTT-1.5.5-1]

@@ -116,7 +116,7 @@ func TestHostileHubs(t *testing.T) {
 		script func(net.Conn)
 		says   string // part of the error
 	}{
-		"closes at once":         {func(c net.Conn) { _ = c.Close() }, "hub closed the connection"},
+		"closes at once":         {func(c net.Conn) { read(c); _ = c.Close() }, "hub closed the connection"},
 		"never answers CONNECT":  {hang, "did not answer CONNECT"},
 		"never reads":            {func(net.Conn) {}, "did not answer CONNECT"},
 		"hangs after CONNACK":    {func(c net.Conn) { read(c); write(c, greeting(nil)); hang(c) }, "acknowledged none of"},

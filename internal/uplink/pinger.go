@@ -19,7 +19,7 @@ var errSilent = errors.New("hub does not answer pings")
 type pinger struct {
 	conn     *packetConn
 	inFlight *atomic.Int64
-	lastOut  atomic.Int64 // ns since 1970
+	lastOut  atomic.Int64 // a time.Duration, as conn.lastIn
 }
 
 // Run implements paho.Pinger; keepAlive is in seconds.
@@ -30,28 +30,27 @@ func (p *pinger) Run(ctx context.Context, conn net.Conn, keepAlive uint16) error
 	interval := time.Duration(keepAlive) * time.Second
 	tick := time.NewTicker(max(interval/8, 50*time.Millisecond))
 	defer tick.Stop()
-	var pinged time.Time // the ping that waits for an answer
+	waiting, pinged := false, time.Duration(0) // a ping waits for its answer, since when
 	for {
-		var now time.Time
 		select {
 		case <-ctx.Done():
 			return nil
-		case now = <-tick.C:
+		case <-tick.C:
 		}
-		heard, sent := time.Unix(0, p.conn.lastIn.Load()), time.Unix(0, p.lastOut.Load())
-		if !heard.Before(pinged) {
-			pinged = time.Time{}
+		now, heard, sent := p.conn.age(), time.Duration(p.conn.lastIn.Load()), time.Duration(p.lastOut.Load())
+		if heard >= pinged {
+			waiting = false
 		}
-		if !pinged.IsZero() {
-			if p.inFlight.Load() == 0 && now.Sub(pinged) > interval {
+		if waiting {
+			if p.inFlight.Load() == 0 && now-pinged > interval {
 				return p.conn.fail(errSilent)
 			}
 			continue
 		}
-		if now.Sub(sent) < interval/2 && now.Sub(heard) < interval {
+		if now-sent < interval/2 && now-heard < interval {
 			continue
 		}
-		pinged = time.Now() // before the answer can be there
+		waiting, pinged = true, p.conn.age() // before the answer can be there
 		if _, err := packets.NewControlPacket(packets.PINGREQ).WriteTo(conn); err != nil {
 			return err
 		}
@@ -60,7 +59,7 @@ func (p *pinger) Run(ctx context.Context, conn net.Conn, keepAlive uint16) error
 }
 
 // PacketSent implements paho.Pinger.
-func (p *pinger) PacketSent() { p.lastOut.Store(time.Now().UnixNano()) }
+func (p *pinger) PacketSent() { p.lastOut.Store(int64(p.conn.age())) }
 
 // PacketReceived implements paho.Pinger; the connection knows already.
 func (p *pinger) PacketReceived() {}
