@@ -108,6 +108,7 @@ func TestOpenErrors(t *testing.T) {
 		{path(syscall.ENOSPC), cli.Operator, "free some space"},
 		{path(syscall.EACCES), cli.Operator, "right to write"},
 		{path(syscall.EROFS), cli.Operator, "read-only"},
+		{path(syscall.EIO), cli.Operator, "failing"},
 		{path(syscall.ENOTDIR), cli.Operator, "another directory"},
 		{fmt.Errorf("%w: x", buffer.ErrDamaged), cli.Operator, "copy"},
 		{fmt.Errorf("%w: x", buffer.ErrVersion), cli.Operator, "newer"},

@@ -23,6 +23,8 @@ func openError(dir string, err error) error {
 		return cli.Fail(cli.Operator, wrapped, "the file system is read-only: mount it writable, or set data_dir to another directory")
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EEXIST):
 		return cli.Fail(cli.Operator, wrapped, "something else has this name: set data_dir to another directory")
+	case errors.Is(err, syscall.EIO):
+		return cli.Fail(cli.Operator, wrapped, "the disk does not answer, or is failing: check it and the system's log")
 	case errors.Is(err, buffer.ErrVersion):
 		return cli.Fail(cli.Operator, wrapped, "run the newer packetboat-edge that wrote it, or set data_dir to another directory")
 	case errors.Is(err, buffer.ErrDamaged):
