@@ -47,7 +47,8 @@ func dialOver(t *testing.T, conn net.Conn, h hello) (*device, *paho.Connack, err
 	t.Helper()
 	d := &device{t: t, id: h.id, conn: conn, enc: wire.NewEncoder(wire.EncoderOptions{}), left: make(chan byte, 1)}
 	d.client = paho.NewClient(paho.ClientConfig{
-		Conn: conn, PacketTimeout: 30 * time.Second,
+		// A packet is several writes, and over TLS a PINGREQ could come between them.
+		Conn: packets.NewThreadSafeConn(conn), PacketTimeout: 30 * time.Second,
 		OnServerDisconnect: func(p *paho.Disconnect) { d.left <- p.ReasonCode },
 	})
 	props := h.user
