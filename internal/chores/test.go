@@ -32,7 +32,7 @@ func test(ctx context.Context, out io.Writer, args []string) error {
 	if len(args) == 0 {
 		args = []string{"./..."}
 	}
-	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-timeout", "20m"}, args...)...)
+	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-timeout", "10m"}, args...)...)
 	c.Stderr = out
 	pipe, err := c.StdoutPipe()
 	if err != nil {
