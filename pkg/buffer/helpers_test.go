@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -63,17 +62,6 @@ func tryPut(b *Buffer, lane stream.Lane, msgs ...stream.Message) (stream.Positio
 	}
 	o := <-done
 	return o.at, o.err
-}
-
-// until polls cond, for at most a minute.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !cond(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited a minute for %s", what)
-		}
-		<-time.After(time.Millisecond)
-	}
 }
 
 func next(t testing.TB, b *Buffer, lane stream.Lane, limit Limit) (stream.Batch, bool) {
