@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,11 +160,18 @@ func doEnv(ctx context.Context, out io.Writer, env []string, args ...string) err
 	return nil
 }
 
-// quiet runs a command that has nothing to say when all is well.
+// quiet runs a command whose standard output is empty when all is well; what it
+// says of its progress goes to standard error, and to out only if it fails.
 func quiet(ctx context.Context, out io.Writer, name string, args ...string) error {
-	text, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if len(text) > 0 {
-		_, _ = out.Write(text)
+	var said, progress bytes.Buffer
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stdout, c.Stderr = &said, &progress
+	err := c.Run()
+	if err != nil {
+		_, _ = progress.WriteTo(out)
+	}
+	if said.Len() > 0 {
+		_, _ = said.WriteTo(out)
 		err = errors.Join(err, errors.New("has something to say"))
 	}
 	return err

@@ -34,3 +34,15 @@ not JSON
 		t.Error("a test that passed is heard")
 	}
 }
+
+// A command that only tells of its progress is quiet; one that has a finding,
+// or fails, is not.
+func TestQuiet(t *testing.T) {
+	for script, want := range map[string]bool{"echo downloading >&2": true, "echo finding": false, "echo broken >&2; exit 1": false} {
+		var out strings.Builder
+		err := quiet(t.Context(), &out, "sh", "-c", script)
+		if (err == nil) != want || want == (out.Len() > 0) {
+			t.Errorf("%s: %v, says %q", script, err, &out)
+		}
+	}
+}
