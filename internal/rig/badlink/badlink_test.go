@@ -255,8 +255,9 @@ func TestControlAddress(t *testing.T) {
 	if got := l.Conditions(); got.Cut != BlackHole || got.RateUp != 2000 || got.RateDown != 0 {
 		t.Errorf("after bad requests: %+v", got)
 	}
-	if s := post("cut=up", 200); s.Conditions.Cut != Up {
-		t.Errorf("conditions %+v", s.Conditions)
+	post("up&rate=%zz", 400)
+	if s := post("up&rate=0&rate-down=7&", 200); s.Conditions.Cut != Up || s.Conditions.RateUp != 0 || s.Conditions.RateDown != 7 {
+		t.Errorf("a cut by its name, then changes in their order: %+v", s.Conditions)
 	}
 }
 

@@ -3,6 +3,8 @@ package badlink
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"strings"
 )
 
 // status is what the control address answers.
@@ -18,22 +20,28 @@ type status struct {
 }
 
 // Handler is the control address: GET / tells conditions and counters as JSON;
-// POST / changes what its query names, as in POST /?cut=blackhole&rate=2000,
-// and answers the same. It asks for no password: serve it on loopback.
+// POST / changes what its query names, as in POST /?blackhole&rate=2000, in
+// that order, and answers the same. It asks for no password: serve it on loopback.
 func (l *Link) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { l.answer(w) })
 	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) {
 		var changes []func(*Conditions)
-		for key, values := range r.URL.Query() {
-			for _, v := range values {
-				change, err := ParseChange(key + "=" + v)
-				if err != nil {
-					http.Error(w, err.Error(), http.StatusBadRequest)
-					return
-				}
-				changes = append(changes, change)
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") { // in their order; up alone is a change too
+			if pair == "" {
+				continue
 			}
+			text, err := url.QueryUnescape(pair)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			change, err := ParseChange(text)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			changes = append(changes, change)
 		}
 		err := l.Change(func(c *Conditions) {
 			for _, change := range changes {
