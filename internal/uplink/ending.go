@@ -65,7 +65,7 @@ func endingOf(err error) *ending {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.hint = "is the clock of this machine right?"
 	case errors.As(err, &unknown):
-		e.hint, e.slow = "set hub.tls to the authority that signed the hub's certificate", true
+		e.hint, e.slow = "set hub.tls.ca_file to the authority that signed the hub's certificate", true
 	case errors.As(err, &host):
 		e.hint, e.slow = "use a name of the hub that is in its certificate", true
 	}
@@ -79,7 +79,7 @@ func refused(code byte, reason, reference string, user []stream.Property, device
 	switch code {
 	case codePassword, codeNotAuthorized:
 		e.what, e.slow = fmt.Sprintf("hub does not accept device %s and its secret", device), true
-		e.hint = "add it at the hub with packetboat-hub device add, and check hub.auth here"
+		e.hint = "add it at the hub with packetboat-hub device add, and check hub.secret_file here"
 	case codeClientID:
 		e.what, e.slow = fmt.Sprintf("hub does not accept %q as a device id", device), true
 	case codeBanned:

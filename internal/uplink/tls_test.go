@@ -60,7 +60,7 @@ func TestTLS(t *testing.T) {
 	url := "tls://" + l.Addr().String()
 
 	u, stop := start(t, b, quick(url)) // the system's roots do not know it
-	eventually(t, "the error", func() bool { return strings.Contains(u.Stats().LastError, "set hub.tls") })
+	eventually(t, "the error", func() bool { return strings.Contains(u.Stats().LastError, "set hub.tls.ca_file") })
 	stop()
 	if n, _ := h.count(); n != 0 {
 		t.Fatalf("%d messages went to a hub that is not trusted", n)
