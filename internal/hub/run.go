@@ -92,8 +92,12 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	once.Do(func() {}) // no part writes failure any more
 	err := errors.Join(append([]error{failure}, errs...)...)
-	h.log.Info("stopped", "error", err)
-	return err
+	if err != nil {
+		h.log.Error("stopped", "error", err)
+		return err
+	}
+	h.log.Info("stopped")
+	return nil
 }
 
 func (h *Hub) startHTTP(ctx context.Context, failed func(error)) *part {
