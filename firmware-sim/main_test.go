@@ -152,6 +152,9 @@ func TestFromSensorsToTheProof(t *testing.T) {
 			if c.kind != "" && !strings.Contains(out, string(c.kind)+": steady-1-") {
 				t.Errorf("no example of %s:\n%s", c.kind, out)
 			}
+			if got := strings.Contains(out, "hint: what is still on its way"); (c.kind == prove.Missing) != got && c.kind != prove.Unexpected {
+				t.Errorf("the hint to wait: %v\n%s", got, out)
+			}
 			var r prove.Report
 			if err := json.NewDecoder(strings.NewReader(sim(t, c.code, append(args, "--json")...))).Decode(&r); err != nil {
 				t.Fatal(err)

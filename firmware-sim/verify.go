@@ -57,7 +57,11 @@ also when something is undecidable.`,
 			case err != nil:
 				return err
 			case !r.OK():
-				return errors.New("a promise is broken")
+				err = errors.New("a promise is broken")
+				if r.Missing > 0 {
+					return cli.Fail(cli.Failed, err, "what is still on its way is missing too: does `packetboat-edge status` say waiting 0?")
+				}
+				return err
 			case strict && r.Undecidable > 0:
 				return errors.New("not everything can be decided")
 			}

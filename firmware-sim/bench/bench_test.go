@@ -104,6 +104,10 @@ func TestLoadFailsRatherThanMeasureSomethingElse(t *testing.T) {
 			t.Errorf("%+v passes", bad)
 		}
 	}
+	_, err := Load{Broker: "127.0.0.1:1", Connections: 2, Messages: 2, Name: "a"}.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "connecting a-") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("one cause in one line, not %q", err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	l = Load{Broker: addr, Connections: 1, Window: 10, Messages: 1000, Rate: 1, Name: "a"}

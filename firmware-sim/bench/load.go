@@ -7,8 +7,8 @@
 package bench
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -62,7 +62,7 @@ func (l Load) Run(ctx context.Context) (Result, error) {
 	errs := make([]error, 2*l.Connections)
 	for i, p := range pubs {
 		wg.Go(func() {
-			errs[2*i] = p.pub.Run(ctx)
+			errs[i] = p.pub.Run(ctx)
 			cancel()
 		})
 	}
@@ -74,13 +74,13 @@ func (l Load) Run(ctx context.Context) (Result, error) {
 	start := time.Now()
 	var loads sync.WaitGroup
 	for i, p := range pubs {
-		loads.Go(func() { errs[2*i+1] = p.load(ctx, l) })
+		loads.Go(func() { errs[l.Connections+i] = p.load(ctx, l) })
 	}
 	loads.Wait()
 	took := time.Since(start)
 	cancel()
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := cmp.Or(errs...); err != nil { // why a connection ended, before what that ended
 		return Result{}, fmt.Errorf("measuring %s: %w", l.Broker, err)
 	}
 	return l.result(pubs, took)
