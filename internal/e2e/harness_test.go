@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +45,29 @@ func buildAndRun(m *testing.M) int {
 	bin = dir
 	return m.Run()
 }
+
+// lookAtSources opens every source file of the binaries. The go command notes
+// what a test opens: else it would call a test passed, from its cache, that ran
+// with binaries of other sources. It does so only while tests run, not in
+// TestMain before.
+var lookAtSources = sync.OnceValue(func() error {
+	for _, dir := range []string{"cmd", "firmware-sim", "internal", "pkg", "proto", "go.mod"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+})
 
 // process is a binary that runs; its test ends it.
 type process struct {
@@ -158,6 +183,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Fatal("the edge and the hub run on Linux and macOS")
+	}
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	w := &world{t: t, dir: dir, hubMQTT: freePort(t), hubHTTP: freePort(t), receipts: filepath.Join(dir, "receipts")}
