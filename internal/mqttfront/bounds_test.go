@@ -66,7 +66,6 @@ func TestStrangersAreBounded(t *testing.T) {
 	if code, _ := c.connect(connectOptions{id: "a", user: strings.Repeat("u", 60_000)}); code != 0 {
 		t.Errorf("CONNACK 0x%02x", code)
 	}
-	if n := s.strangers.Load(); n != 0 {
-		t.Errorf("%d bytes of one that is let in", n)
-	}
+	// The CONNACK may be here before its connection reads on.
+	eventually(t, "one that is let in is no stranger", func() bool { return s.strangers.Load() == 0 })
 }
