@@ -192,6 +192,9 @@ func (s *session) Subscribe(filter string) bool {
 	return false
 }
 
+// Deliver is never asked: nothing is fanned out here.
+func (s *session) Deliver(string) bool { return false }
+
 // refuse counts, and logs at debug level: a device may do it at any rate.
 func (s *session) refuse(n *atomic.Int64, why, topic string) {
 	n.Add(1)

@@ -131,6 +131,7 @@ type quietSession struct{ h *fakeHandler }
 
 func (s quietSession) Publish(p *Publish, settle Settle) { s.h.publish(nil, p, settle) }
 func (s quietSession) Subscribe(string) bool             { return true }
+func (s quietSession) Deliver(string) bool               { return true }
 func (s quietSession) Close(error)                       {}
 
 // BenchmarkIdleConnection prints what a client that is let in and silent costs

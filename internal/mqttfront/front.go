@@ -9,6 +9,8 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+
+	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // Options say how a Front behaves. The zero value of a field means its default.
@@ -41,6 +43,36 @@ type Options struct {
 	MaxInflightBytes int
 	// MaxTotalBytes bounds what all clients have in flight; default 64 MiB.
 	MaxTotalBytes int64
+	// MaxQoS is the highest QoS spoken, 1 or 2; default 2.
+	MaxQoS byte
+	// MaxKeepAlive bounds what a client may ask for, "none" included: MQTT 5
+	// clients are told, older ones are held to it. 0: no bound.
+	MaxKeepAlive time.Duration
+	// MaxSessions bounds the sessions of clients, those away included; default
+	// MaxClients + 1,000.
+	MaxSessions int
+	// MaxSessionExpiry bounds how long a session outlives its connection; default
+	// 24 h.
+	MaxSessionExpiry time.Duration
+	// MaxSubscriptions of one client; default 256.
+	MaxSubscriptions int
+	// MaxQueuedMessages bounds the QoS 1 and 2 messages that wait for one
+	// subscriber; default 1,000.
+	MaxQueuedMessages int
+	// MaxQueuedBytes bounds what waits for all subscribers; default 16 MiB.
+	MaxQueuedBytes int64
+	// MaxRetained messages, default 10,000, and MaxRetainedBytes of memory for
+	// them, default 32 MiB.
+	MaxRetained      int
+	MaxRetainedBytes int64
+	// MaxTopicLevels of a topic or filter; default 64.
+	MaxTopicLevels int
+	// Store keeps sessions, retained messages and wills over a restart; nil keeps
+	// them in memory.
+	Store Store
+	// Now reads the clocks, for what expires across restarts; nil reads the wall
+	// clock and believes it.
+	Now func() stream.Moment
 	// Logger; nil discards.
 	Logger *slog.Logger
 

@@ -85,6 +85,7 @@ func (s *fakeSession) Publish(p *Publish, settle Settle) {
 }
 
 func (s *fakeSession) Subscribe(filter string) bool { return s.h.allow == nil || s.h.allow(filter) }
+func (s *fakeSession) Deliver(string) bool          { return true }
 
 func (s *fakeSession) Close(reason error) {
 	s.h.mu.Lock()

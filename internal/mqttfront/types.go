@@ -26,9 +26,14 @@ type Session interface {
 	// arrival, never two at a time. It must not block, and must see to it that
 	// settle is called once. p and all it points to are valid until then.
 	Publish(p *Publish, settle Settle)
-	// Subscribe reports whether the client may subscribe to filter. It may be
-	// called beside Publish of the same session, not after Close.
+	// Subscribe reports whether the client may subscribe to filter, which for a
+	// shared subscription is what follows the share name. It may be called beside
+	// Publish of the same session, not after Close.
 	Subscribe(filter string) bool
+	// Deliver reports whether the client may see a message of topic. It is asked
+	// for each message that leaves for the client, from any goroutine, and must
+	// be cheap; not after Close.
+	Deliver(topic string) bool
 	// Close says that the connection has ended and why. It is called once,
 	// after the last Publish has returned; settles may still be due.
 	Close(reason error)
@@ -97,8 +102,34 @@ type Publish struct {
 	Dup     bool
 	// Will marks the last will of a connection that broke.
 	Will bool
+	// Expiry is the message expiry interval in seconds, 0 for none.
+	Expiry uint32
 	// Properties is nil when the message has none worth keeping.
 	Properties *stream.Properties
+	// Save are changes that must become durable in the Store together with the
+	// message: a Session that settles with a code below 0x80 promises that both
+	// are, also when it keeps nothing of the message itself. It is nil without
+	// Options.Store, and valid until settle.
+	Save []Change
+}
+
+// Change is one write to a Store. A nil Value removes the key.
+type Change struct {
+	Key   string
+	Value []byte
+}
+
+// Store keeps, beyond the life of the process, what a client's session may
+// count on. Its methods may be called from any goroutine.
+type Store interface {
+	// Load yields every key, in no order, until yield returns false. It is
+	// called once, before the first Save. key and value are the front's.
+	Load(yield func(key string, value []byte) bool) error
+	// Save applies changes in their order, after all earlier ones, all of them or
+	// none. It copies them and never blocks. done is called once, from any
+	// goroutine: when they are on flash, or with the reason why they are not. With
+	// a nil done they may wait a moment for others (a tenth of a second).
+	Save(changes []Change, done func(error))
 }
 
 // Settle answers for one message. It is called once, from any goroutine, for

@@ -148,6 +148,7 @@ type hubSession struct {
 }
 
 func (s *hubSession) Subscribe(string) bool { return false }
+func (s *hubSession) Deliver(string) bool   { return false }
 func (s *hubSession) Close(error)           {}
 
 func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {

@@ -52,8 +52,21 @@ type Message struct {
 	Mono   int64
 	QoS    uint8
 	Retain bool
+	// Expiry is the MQTT message expiry interval in seconds, counted from when
+	// the edge accepted the message; 0: none. It matters to the edge alone and
+	// does not cross the link.
+	Expiry uint32
 	// Properties is nil for a message that has none.
 	Properties *Properties
+}
+
+// Moment is one reading of a device's clocks. Mono counts on while the device
+// sleeps and means nothing in another boot.
+type Moment struct {
+	Time    int64 // wall clock, µs since 1970 UTC
+	Quality TimeQuality
+	Boot    Epoch // random per boot; zero: not known
+	Mono    int64 // µs since that boot
 }
 
 // Record is a message with its place in a stream.
