@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,8 @@ import (
 	"strings"
 )
 
+const module = "github.com/packetboat/packetboat/"
+
 // event is a line of go test -json.
 type event struct {
 	Action, Package, Test, Output string
@@ -25,14 +28,31 @@ type event struct {
 type tally struct {
 	passed, failed int
 	skips          []string
+	took           []timing            // of the packages that have ended
 	output         map[string][]string // by package and test, kept until its end
 }
+
+// timing is how long the tests of a package took, in seconds.
+type timing struct {
+	pkg     string
+	seconds float64
+}
+
+// slowest is how many packages the end of a test run names.
+const slowest = 5
 
 func test(ctx context.Context, out io.Writer, args []string) error {
 	if len(args) == 0 {
 		args = []string{"./..."}
 	}
-	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-timeout", "10m"}, args...)...)
+	return testIn(ctx, out, nil, append([]string{"-timeout", "10m"}, args...)...)
+}
+
+// testIn runs go test with more in its environment. It fails when a test does,
+// and when none ran.
+func testIn(ctx context.Context, out io.Writer, env []string, args ...string) error {
+	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	c.Env = append(os.Environ(), env...)
 	c.Stderr = out
 	pipe, err := c.StdoutPipe()
 	if err != nil {
@@ -77,7 +97,7 @@ func (t *tally) read(r io.Reader, out io.Writer) error {
 
 func (t *tally) take(e event, out io.Writer) {
 	key := e.Package + " " + e.Test
-	short := strings.TrimPrefix(e.Package, "github.com/packetboat/packetboat/")
+	short := strings.TrimPrefix(e.Package, module)
 	switch e.Action {
 	case "output":
 		t.output[key] = append(t.output[key], e.Output)
@@ -94,6 +114,7 @@ func (t *tally) take(e event, out io.Writer) {
 		fmt.Fprintf(out, "  --  %s: no test files\n", short)
 	case e.Test == "":
 		fmt.Fprintf(out, "%s  %s %.1fs\n", e.Action, short, e.Elapsed)
+		t.took = append(t.took, timing{short, e.Elapsed})
 		if e.Action == "fail" {
 			t.unfinished(e.Package, out)
 		}
@@ -139,6 +160,13 @@ func (t *tally) close(out io.Writer) {
 		fmt.Fprintf(out, "\nskipped, and why:\n")
 		for _, s := range t.skips {
 			fmt.Fprintf(out, "  %s\n", s)
+		}
+	}
+	if len(t.took) > 1 {
+		slices.SortFunc(t.took, func(a, b timing) int { return cmp.Compare(b.seconds, a.seconds) })
+		fmt.Fprintf(out, "\nthe slowest packages:\n")
+		for _, p := range t.took[:min(slowest, len(t.took))] {
+			fmt.Fprintf(out, "  %7.1fs  %s\n", p.seconds, p.pkg)
 		}
 	}
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", t.passed, t.failed, len(t.skips))
