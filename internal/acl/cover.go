@@ -15,28 +15,32 @@ type search struct {
 	denied string   // a topic that would be seen if no rule denied it
 }
 
-// visible gives a topic that filter matches and the client may see. Without one
-// topic is what only a rule with deny hides, or empty.
+// visible gives a topic that filter matches and the client may see.
+func (v *View) visible(p *policy, filter string) (topic string, ok bool) {
+	if own := p.own(v.user); own != nil {
+		if topic, ok = v.seen(p, filter, own); ok {
+			return topic, true
+		}
+	}
+	return v.seen(p, filter, p.everybody)
+}
+
+// seen gives a topic that filter matches and the client may see because of a
+// grant in t. Without one topic is what only a rule with deny hides, or empty.
 //
 // Of the topics that the filter and a rule have in common, those of one length
 // whose wildcards are all fresh stand for the rest: a rule that denies such a
 // topic has a wildcard wherever it is fresh, and denies all of that length. All
 // lengths beyond the longest denying rule are alike.
-func (v *View) visible(p *policy, filter string) (topic string, ok bool) {
+func (v *View) seen(p *policy, filter string, t *tree) (topic string, ok bool) {
 	s := &search{v: v, p: p}
-	trees := []*tree{p.everybody}
-	if own := p.own(v.user); own != nil {
-		trees = append(trees, own)
-	}
-	for _, t := range trees {
-		if t.denies {
-			s.deep = max(s.deep, t.root.depth()+1)
+	for _, x := range []*tree{p.everybody, p.own(v.user)} {
+		if x != nil && x.denies {
+			s.deep = max(s.deep, x.root.depth()+1)
 		}
 	}
-	for _, t := range trees {
-		if topic, ok = s.root(&t.root, filter); ok {
-			return topic, true
-		}
+	if topic, ok = s.root(&t.root, filter); ok {
+		return topic, true
 	}
 	return s.denied, false
 }

@@ -78,17 +78,28 @@ func (v *View) ExplainPublish(topic string) Verdict { return v.explain(write, to
 // ExplainDeliver says whether Deliver allows topic, and by which rule.
 func (v *View) ExplainDeliver(topic string) Verdict { return v.explain(read, topic) }
 
-// ExplainSubscribe says whether Subscribe allows filter: by the rule that shows
-// some topic below it, or by one that denies what others would show.
-func (v *View) ExplainSubscribe(filter string) Verdict {
+// ExplainSubscribe says whether Subscribe allows filter: by the first rule that
+// shows some topic of it, or by one that denies what others would show.
+func (v *View) ExplainSubscribe(filter string) (d Verdict) {
 	if v.list == nil {
 		return Verdict{Allowed: v.all}
 	}
-	topic, ok := v.visible(v.list.now.Load(), filter)
-	if ok || topic != "" {
-		return v.explain(read, topic)
+	p := v.list.now.Load()
+	for _, r := range p.rules {
+		if r.access&read == 0 || !r.pattern && r.user != v.user {
+			continue
+		}
+		var alone tree
+		alone.add(r)
+		topic, ok := v.seen(p, filter, &alone)
+		switch {
+		case ok:
+			return Verdict{Allowed: true, Line: r.line, Rule: r.String()}
+		case topic != "" && d.Line == 0:
+			d = v.explain(read, topic)
+		}
 	}
-	return Verdict{}
+	return d
 }
 
 // explain asks the rules one after the other.
