@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -60,7 +61,11 @@ func (c *chunk) fail(err error) {
 func (c *chunk) acknowledge() {
 	for i := range c.waiters {
 		w := &c.waiters[i]
-		w.done(stream.Position{ID: stream.ID{Epoch: w.chunk.epoch, Lane: w.lane}, Seq: w.chunk.lanes[w.lane].first + w.index}, nil)
+		at := stream.Position{}
+		if w.lane.Valid() {
+			at = stream.Position{ID: stream.ID{Epoch: w.chunk.epoch, Lane: w.lane}, Seq: w.chunk.lanes[w.lane].first + w.index}
+		}
+		w.done(at, nil)
 	}
 }
 
@@ -80,25 +85,40 @@ func (c *chunk) add(lane stream.Lane, m *stream.Message) int {
 	return n
 }
 
-// Append takes msgs into the lane, in order and with contiguous numbers. It
-// copies them, does not wait for the disk, and returns nil when they will be
-// committed: done, which may be nil, is then called exactly once, in commit
-// order, from the goroutine of Run (or of Close): with the place of the first
-// message after the sync that covers them all, or with an error when they could
-// not be stored (ErrDisk, ErrFull, ErrClosed; after one, some of them may turn
-// up all the same, as any message without an acknowledgement may). done must
-// not block and must not call GiveUp or Close.
-//
-// When Append returns an error (ErrFull, ErrBusy, ErrDisk, ErrClosed,
-// ErrTooLarge, wrapped) nothing was taken and done is not called.
+// Append is Commit of messages alone. It takes msgs into the lane, in order and
+// with contiguous numbers; there must be at least one.
 func (b *Buffer) Append(lane stream.Lane, msgs []stream.Message, done func(first stream.Position, err error)) error {
-	if !lane.Valid() {
-		return fmt.Errorf("append: %s is not a lane", lane)
-	}
 	if len(msgs) == 0 {
 		return fmt.Errorf("append to %s: no messages", lane)
 	}
-	size, urgent := int64(0), false
+	return b.Commit(Write{Lane: lane, Msgs: msgs}, done)
+}
+
+// Commit takes w: its messages in order and with contiguous numbers, its entries
+// after those of all earlier Writes. It copies them, does not wait for the disk,
+// and returns nil when they will be committed: done, which may be nil, is then
+// called exactly once, in commit order, from the goroutine of Run (or of Close):
+// with the place of the first message (zero if there is none) after the sync
+// that covers all of w, or with an error when w could not be stored (ErrDisk,
+// ErrFull, ErrClosed; after one, w may turn up all the same, as anything without
+// an acknowledgement may: entries and their messages together or not at all, and
+// of messages alone some). done must not block and must not call GiveUp or
+// Close.
+//
+// When Commit returns an error (ErrFull, ErrBusy, ErrDisk, ErrClosed,
+// ErrTooLarge, ErrStateFull, wrapped) nothing was taken and done is not called.
+// A Write with entries fits a frame as a whole or is ErrTooLarge.
+func (b *Buffer) Commit(w Write, done func(first stream.Position, err error)) error {
+	lane, msgs := w.Lane, w.Msgs
+	switch {
+	case len(msgs) == 0 && len(w.State) == 0:
+		return errors.New("commit: nothing to write")
+	case len(msgs) == 0:
+		lane = 0
+	case !lane.Valid():
+		return fmt.Errorf("append: %s is not a lane", lane)
+	}
+	size, urgent := int64(0), len(w.State) > 0 && !w.Lazy
 	for i := range msgs {
 		n := recordLen(recordRest(&msgs[i], 0))
 		if n > b.messageMax {
@@ -124,6 +144,20 @@ func (b *Buffer) Append(lane stream.Lane, msgs []stream.Message, done func(first
 		c.charged += n
 		b.waiting += n
 	}
+	if c == nil {
+		c = b.collecting(&stream.Message{})
+		first = waiter{done, c, 0, 0}
+	}
+	for _, e := range w.State {
+		if b.stateMap == nil {
+			b.stateMap = map[string][]byte{}
+		}
+		if e.Value == nil {
+			delete(b.stateMap, e.Key)
+		} else {
+			b.stateMap[e.Key] = append([]byte{}, e.Value...)
+		}
+	}
 	if done != nil {
 		c.waiters = append(c.waiters, first)
 	}
@@ -131,6 +165,19 @@ func (b *Buffer) Append(lane stream.Lane, msgs []stream.Message, done func(first
 		token(b.wake)
 	} else {
 		token(b.lazy)
+	}
+	return nil
+}
+
+// State yields every entry of the map that is synced, in no order, until yield
+// returns false. key and value are the caller's.
+func (b *Buffer) State(yield func(key string, value []byte) bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k, v := range b.stateMap {
+		if !yield(k, append([]byte{}, v...)) {
+			break
+		}
 	}
 	return nil
 }

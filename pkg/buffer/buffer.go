@@ -87,6 +87,7 @@ type Buffer struct {
 	retryAt     time.Time // after diskErr: when Append may try again
 	noSpares    time.Time // after a spare could not be made: when to try again
 	stats       Stats     // counters since Open
+	stateMap    map[string][]byte
 }
 
 // Open opens the journal in o.Dir, or makes one, and recovers what is there.

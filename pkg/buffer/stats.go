@@ -29,6 +29,13 @@ type Stats struct {
 	Full       bool
 	DiskError  string
 	DiskErrors uint64
+	// Entries of the map, and what they count of StateLimit. StateDropped
+	// entries could not be read any more, since Open.
+	Entries                int
+	StateBytes, StateLimit int64
+	StateDropped           uint64
+	// Expired messages were given up since Open because their time had passed.
+	Expired uint64
 	// Recovery says what Open found.
 	Recovery Recovery
 	// ConservationOK: Accepted = Settled + Queued + InFlight + Lost, with what

@@ -21,8 +21,10 @@ var (
 	ErrDisk = errors.New("disk refuses the journal")
 	// ErrClosed: the buffer has stopped.
 	ErrClosed = errors.New("buffer is closed")
-	// ErrTooLarge: the message can never fit a frame.
+	// ErrTooLarge: the message or the Write can never fit a frame.
 	ErrTooLarge = errors.New("message is too large for the journal")
+	// ErrStateFull: the map has Options.MaxState bytes.
+	ErrStateFull = errors.New("the journal's map is full")
 	// ErrDamaged: the directory holds a journal that cannot be opened.
 	ErrDamaged = errors.New("journal is damaged")
 	// ErrVersion: a newer Packetboat wrote the journal.
@@ -64,8 +66,36 @@ type Options struct {
 	LazySync time.Duration
 	// MaxPending bounds the bytes appended and not yet synced; default 16 MiB.
 	MaxPending int64
+	// MaxState bounds the map that Commit keeps: bytes of keys and values, and
+	// 64 for each entry. Default: an eighth of MaxBytes, at most 64 MiB, and less
+	// where segments are few or small.
+	MaxState int64
+	// Now reads the device's clocks, for the expiry of messages. It is called
+	// from any goroutine, never two at a time by one. Nil reads the wall clock
+	// and believes it; the process then counts as a boot of its own.
+	Now func() stream.Moment
 	// Logger gets state changes, no line per message; default: none.
 	Logger *slog.Logger
+}
+
+// Entry is one key of the map that the journal keeps beside the messages. A nil
+// Value removes the key; an empty one that is not nil is a value.
+type Entry struct {
+	Key   string
+	Value []byte
+}
+
+// Write is what Commit makes durable in one go: messages of one lane, entries
+// of the map, or both.
+type Write struct {
+	// Lane and Msgs are as in Append. Without messages the lane is ignored.
+	Lane stream.Lane
+	Msgs []stream.Message
+	// State are entries, put and removed in their order, after those of all
+	// earlier Writes. All of them become durable, with the messages, or none.
+	State []Entry
+	// Lazy: entries without messages of QoS 1 or 2 may wait for Options.LazySync.
+	Lazy bool
 }
 
 // Backlog is what waits in a lane.
