@@ -186,7 +186,7 @@ func TestUsageErrors(t *testing.T) {
 		code int
 		args string
 	}{
-		{cli.Usage, "sensors --profile train"}, {cli.Usage, "sensors --clients 0"}, {cli.Usage, "sensors --qos 2"}, {cli.Usage, "sensors --mqtt 3"},
+		{cli.Usage, "sensors --profile train"}, {cli.Usage, "sensors --clients 0"}, {cli.Usage, "sensors --qos 3"}, {cli.Usage, "sensors --qos 1,x"}, {cli.Usage, "sensors --cert-file x"}, {cli.Usage, "sensors --ca-file /nowhere/ca.pem"}, {cli.Usage, "sensors --mqtt 3"},
 		{cli.Usage, "sensors --broker http://x"}, {cli.Usage, "sensors --duration -1s"}, {cli.Usage, "sensors --window 0x"}, {cli.Usage, "replay"},
 		{cli.Usage, "replay x --speed fast"}, {cli.Usage, "replay x --speed 0"}, {cli.Failed, "replay /nowhere/x.csv"}, {cli.Failed, "replay " + text},
 		{cli.Usage, "link --to nothing"}, {cli.Usage, "link --cut gone"}, {cli.Usage, "link --schedule 10s"}, {cli.Listen, "link --listen 256.0.0.1:1"},

@@ -24,6 +24,8 @@ import (
 // fleetFlags are what sensors and replay share.
 type fleetFlags struct {
 	fleet.Options
+	tls      tlsFlags
+	qos      []int
 	receipts string
 	mqtt     string
 	quiet    bool
@@ -32,11 +34,12 @@ type fleetFlags struct {
 
 func (f *fleetFlags) add(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.Broker, "broker", "tcp://127.0.0.1:1883", "the edge's MQTT `address`")
+	fl.StringVar(&f.Broker, "broker", "tcp://127.0.0.1:1883", "the edge's MQTT `address`: tcp, tls, ws or wss")
+	f.tls.add(c)
 	fl.StringVar(&f.Username, "username", "", "user `name` to connect with")
 	fl.StringVar(&f.Password, "password", "", "its password")
 	fl.StringVar(&f.mqtt, "mqtt", "3.1.1", "MQTT `version`, 3.1.1 or 5")
-	fl.Uint8Var(&f.QoS, "qos", 1, "quality of service, 0 or 1")
+	fl.IntSliceVar(&f.qos, "qos", []int{1}, "quality of service: 0, 1 or 2, or a `list` of them, from which each topic gets one")
 	fl.IntVar(&f.Window, "window", 100, "`messages` without acknowledgement, per client")
 	fl.StringVar(&f.receipts, "receipts", "", "append a receipt of every message to this `file`")
 	fl.DurationVar(&f.Drain, "drain", 0, "give up after this `time` without the last acknowledgements; 0: wait")
@@ -53,6 +56,15 @@ func (f *fleetFlags) run(c *cobra.Command, clients []fleet.Client) (err error) {
 		f.Version = 5
 	default:
 		return usage(fmt.Errorf("--mqtt %.20q: use 3.1.1 or 5", f.mqtt))
+	}
+	for _, q := range f.qos {
+		if q < 0 || q > 2 {
+			return usage(fmt.Errorf("--qos %d: use 0, 1 or 2", q))
+		}
+		f.Mix = append(f.Mix, byte(q))
+	}
+	if f.TLS, err = f.tls.config(); err != nil {
+		return err
 	}
 	if f.verbose {
 		f.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -77,7 +89,11 @@ func (f *fleetFlags) run(c *cobra.Command, clients []fleet.Client) (err error) {
 	}
 	err = progress(ctx, out, fl, f.Receipts, done)
 	s := fl.Stats()
-	fmt.Fprintf(c.OutOrStdout(), "%d messages sent, %d acknowledged, %d sent again, %d connections\n", s.Published, s.Acknowledged, s.Resent, s.Connections)
+	fmt.Fprintf(c.OutOrStdout(), "%d messages sent, %d acknowledged, %d sent again, %d connections", s.Published, s.Acknowledged, s.Resent, s.Connections)
+	if s.SessionsLost > 0 {
+		fmt.Fprintf(c.OutOrStdout(), ", %d sessions lost by the edge", s.SessionsLost)
+	}
+	fmt.Fprintln(c.OutOrStdout())
 	return err
 }
 
@@ -130,10 +146,12 @@ Profiles: car (850 sensors of 0.1 to 100 Hz, 4,433 messages/s), ship (124
 sensors, 134 messages/s), steady (10 sensors, 100 messages/s).
 
 When the edge is away, the devices wait, connect again and send again what was
-not acknowledged. The first signal stops them in order; a second one kills.`,
+not acknowledged; with QoS 2 within their sessions, under the same packet ids. The
+first signal stops them in order; a second one kills.`,
 		Example: `  packetboat-sim sensors --profile car --duration 30s --receipts receipts
   packetboat-sim sensors --profile steady --clients 10 --rate 5000
-  packetboat-sim sensors --profile ship --mqtt 5 --username bridge --password secret`,
+  packetboat-sim sensors --profile ship --mqtt 5 --username bridge --password secret
+  packetboat-sim sensors --qos 0,1,2 --broker tls://127.0.0.1:8883 --ca-file ca.pem`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if clients < 1 || clients > 100_000 {
 				return usage(fmt.Errorf("--clients %d: use 1 to 100,000", clients))

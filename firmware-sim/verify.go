@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
 	"os"
 
 	"github.com/spf13/cobra"
@@ -25,11 +24,13 @@ func verifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify", Short: "compare receipts with the log", Args: cli.NoArgs,
 		Long: `verify reads the whole log of a hub and compares it with the receipts, per topic
-and in order: every message that was acknowledged must be there once; one that
-the sensor itself sent k times may be there up to k times; one that was sent and
-not acknowledged may be there or not. Equal payloads can leave open whether a
-message that was sent again is there: such cases are counted as undecidable
-(synthetic payloads carry a counter and leave nothing open).
+and in order: every message that was acknowledged must be there once, or be
+declared lost. One that the sensor itself sent k times with QoS 0 or 1 may be there
+up to k times, one of QoS 2 once however often it was sent in its session. One that
+was sent and not acknowledged may be there or not. Equal payloads can leave open
+whether a message that was sent again is there: such cases are counted as
+undecidable (synthetic payloads carry a counter and leave nothing open). So are
+declared losses that may be those of other messages.
 
 Records of topics without receipts are counted and not judged. It exits with 1
 when something is missing, double, unexpected or out of order, and with --strict
@@ -93,6 +94,7 @@ func verify(ctx context.Context, files []string, hub string, o prove.Options) (_
 		defer f.Close()
 		all = append(all, prove.Receipts{Reader: receipts.NewReader(f, name), Name: name})
 	}
+	o.Coverage = func(device string) (*commitlog.DeviceCoverage, error) { return client.Coverage(ctx, device) }
 	records := prove.FromLog(client.Read(ctx, commitlog.Cursor{}, commitlog.Filter{Device: o.Device}))
 	r, err := prove.Run(all, records, o)
 	if errors.Is(err, prove.ErrManyDevices) {

@@ -29,7 +29,7 @@ func stage(t *testing.T, sent [][]uint32, payloads ...string) (*demo, []prove.Re
 	}
 	var log []prove.Record
 	for i, p := range payloads {
-		r := receipts.Receipt{Client: "c", Topic: "t", N: uint64(i + 1), Hash: receipts.HashOf([]byte(p)), Tries: 1, Acked: true, Sent: []uint32{1}}
+		r := receipts.Receipt{Client: "c", Topic: "t", N: uint64(i + 1), Hash: receipts.HashOf([]byte(p)), QoS: 1, Tries: 1, Acked: true, Sent: []uint32{1}}
 		if sent != nil {
 			r.Sent, r.Tries = sent[i], len(sent[i])
 		}

@@ -8,11 +8,15 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,15 +34,27 @@ type Source = iter.Seq2[recording.Message, error]
 type Client struct {
 	ID     string
 	Source Source
+	// Broker, Version and Mix, where set, are this sensor's instead of those of
+	// Options.
+	Broker  string
+	Version byte
+	Mix     []byte
 }
 
 // Options say how the sensors speak.
 type Options struct {
-	Broker             string
+	Broker             string      // tcp://, tls://, ws:// or wss://
+	TLS                *tls.Config // for tls:// and wss://; nil: the system's authorities
 	Username, Password string
 	Version            byte // of MQTT: 4 or 5; 4 when 0
-	QoS                byte // 0 or 1
-	Window             int  // messages without acknowledgement, per client; 100 when 0
+	QoS                byte // 0, 1 or 2
+	// Mix, where set, stands before QoS: each topic has one of these, by its
+	// name.
+	Mix    []byte
+	Window int // messages without acknowledgement, per client; 100 when 0
+	// Session is how long the edge is to keep the sessions of sensors with QoS 2;
+	// an hour when 0. Those with less have none that lasts.
+	Session time.Duration
 	// Speed is how fast recorded time passes; 0: as fast as it goes.
 	Speed float64
 	// Drain bounds the wait for the last acknowledgements, 0: for ever.
@@ -69,6 +85,7 @@ type client struct {
 	Client
 	o      *Options
 	pub    *publisher.Publisher
+	mix    []byte
 	behind atomic.Int64
 
 	mu    sync.Mutex
@@ -85,18 +102,27 @@ type note struct {
 
 // New prepares the sensors; they speak when Run runs.
 func New(clients []Client, o Options) (*Fleet, error) {
-	if o.QoS > 1 {
-		return nil, fmt.Errorf("QoS %d: use 0 or 1", o.QoS)
-	}
 	if !(o.Speed >= 0) {
 		return nil, fmt.Errorf("a speed of %v: use 1, 10, or 0 for as fast as it goes", o.Speed)
 	}
+	if o.Session == 0 {
+		o.Session = time.Hour
+	}
 	f := &Fleet{o: o}
 	for _, c := range clients {
-		cl := &client{Client: c, o: &f.o}
+		cl := &client{Client: c, o: &f.o, mix: c.Mix}
+		if len(cl.mix) == 0 {
+			cl.mix = o.Mix
+		}
+		if len(cl.mix) == 0 {
+			cl.mix = []byte{o.QoS}
+		}
 		po := publisher.Options{
-			Broker: o.Broker, ClientID: c.ID, Username: o.Username, Password: o.Password,
-			Version: o.Version, Window: o.Window, Logger: o.Logger,
+			Broker: cmp.Or(c.Broker, o.Broker), TLS: o.TLS, ClientID: c.ID, Username: o.Username, Password: o.Password,
+			Version: cmp.Or(c.Version, o.Version), QoS: slices.Max(cl.mix), Window: o.Window, Logger: o.Logger,
+		}
+		if po.QoS == 2 {
+			po.Session = o.Session
 		}
 		if o.Receipts != nil {
 			po.Outcome = cl.receipt
@@ -108,6 +134,16 @@ func New(clients []Client, o Options) (*Fleet, error) {
 		f.clients = append(f.clients, cl)
 	}
 	return f, nil
+}
+
+// qos gives a topic its quality of service, the same in every run.
+func (c *client) qos(topic string) byte {
+	if len(c.mix) == 1 {
+		return c.mix[0]
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(topic)) // never an error
+	return c.mix[h.Sum32()%uint32(len(c.mix))]
 }
 
 // Stats reads the counters, from any goroutine.
@@ -123,7 +159,10 @@ func (f *Fleet) Stats() (sum Stats) {
 		sum.Refused += s.Refused
 		sum.Resent += s.Resent
 		sum.InFlight += s.InFlight
+		sum.Released += s.Released
 		sum.Connections += s.Connections
+		sum.Sessions += s.Sessions
+		sum.SessionsLost += s.SessionsLost
 		if s.LastError != "" && !s.Connected {
 			sum.LastError = c.ID + ": " + s.LastError
 		}
@@ -218,7 +257,7 @@ func (c *client) speak(ctx context.Context) error {
 			count[m.Topic]++
 			c.expect(note{m.Topic, count[m.Topic], receipts.HashOf(m.Payload)})
 		}
-		if err := c.pub.Publish(ctx, m.Topic, m.Payload, c.o.QoS, false, 0); err != nil {
+		if err := c.pub.Publish(ctx, m.Topic, m.Payload, c.qos(m.Topic), false, 0); err != nil {
 			c.forget()
 			return err
 		}
@@ -257,13 +296,18 @@ func (c *client) receipt(o publisher.Outcome) {
 	defer c.mu.Unlock()
 	n := c.notes[0]
 	c.notes = c.notes[1:]
-	sent := o.Sent[max(len(o.Sent)-receipts.MaxSent, 0):]
 	err := c.o.Receipts.Add(&receipts.Receipt{
-		Client: c.ID, Topic: n.topic, N: n.n, Hash: n.hash, Tries: len(o.Sent), Acked: o.Acked, Sent: sent,
+		Client: c.ID, Topic: n.topic, N: n.n, Hash: n.hash, QoS: o.QoS, Tries: len(o.Sent), Acked: o.Acked,
+		Sent: newest(o.Sent), Sessions: newest(o.Sessions),
 	})
 	if err != nil && c.err == nil {
 		c.err = err
 	}
+}
+
+// newest leaves out what does not fit a receipt.
+func newest(numbers []uint32) []uint32 {
+	return numbers[max(len(numbers)-receipts.MaxSent, 0):]
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -123,7 +123,7 @@ func TestReceiptsThroughRestarts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clients = append(clients, Client{name, FromDevice(d, 60*time.Second)}) // 6,000 messages
+		clients = append(clients, Client{ID: name, Source: FromDevice(d, 60*time.Second)}) // 6,000 messages
 	}
 	f, err := New(clients, Options{Broker: b.addr, QoS: 1, Window: 50, Receipts: w})
 	if err != nil {
@@ -180,7 +180,7 @@ func TestStopsInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := New([]Client{{"car-1", FromDevice(d, 0)}}, Options{Broker: b.addr, QoS: 1, Receipts: w})
+	f, err := New([]Client{{ID: "car-1", Source: FromDevice(d, 0)}}, Options{Broker: b.addr, QoS: 1, Receipts: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestErrorsEndTheRun(t *testing.T) {
 	source := func(yield func(recording.Message, error) bool) {
 		_ = yield(recording.Message{Topic: "t"}, nil) && yield(recording.Message{}, bad)
 	}
-	f, err := New([]Client{{"x", source}}, Options{Broker: b.addr})
+	f, err := New([]Client{{ID: "x", Source: source}}, Options{Broker: b.addr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,15 +219,15 @@ func TestErrorsEndTheRun(t *testing.T) {
 	}
 	ln.Close()
 	one := func(yield func(recording.Message, error) bool) { yield(recording.Message{Topic: "t"}, nil) }
-	f, err = New([]Client{{"x", one}}, Options{Broker: ln.Addr().String(), QoS: 1, Drain: 20 * time.Millisecond})
+	f, err = New([]Client{{ID: "x", Source: one}}, Options{Broker: ln.Addr().String(), QoS: 1, Drain: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "1 messages were not acknowledged within 20ms") {
 		t.Error(err)
 	}
-	for _, o := range []Options{{Broker: "x:1", QoS: 2}, {Broker: "x:1", Speed: -1}, {Broker: "http://x"}} {
-		if _, err := New([]Client{{"x", one}}, o); err == nil {
+	for _, o := range []Options{{Broker: "x:1", QoS: 3}, {Broker: "x:1", Mix: []byte{1, 3}}, {Broker: "x:1", Speed: -1}, {Broker: "http://x"}} {
+		if _, err := New([]Client{{ID: "x", Source: one}}, o); err == nil {
 			t.Errorf("%+v passes", o)
 		}
 	}

@@ -2,6 +2,7 @@ package prove
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/packetboat/packetboat/internal/rig/receipts"
@@ -20,22 +21,34 @@ type group struct {
 	records         int
 	client          uint32
 	shared          bool // several clients sent it: the order is not judged
+	exact           bool // all of it with QoS 2
+}
+
+// times says how often it was sent, as far as that explains records.
+func (g *group) times() string {
+	if g.exact {
+		return fmt.Sprintf("with QoS 2 as %d messages in %d sessions", g.messages, g.sends)
+	}
+	return fmt.Sprintf("%d times", g.sends)
 }
 
 // judge compares one topic.
 func (p *proof) judge(name string, t *topic) {
+	before := p.report.Missing
 	t.sortLog()
+	t.lanes = p.lanesOf(t)
 	groups := make(map[receipts.Hash]*group, len(t.messages))
 	for i := range t.messages {
 		m := &t.messages[i]
 		g := groups[m.hash]
 		if g == nil {
-			g = &group{client: m.client}
+			g = &group{client: m.client, exact: true}
 			groups[m.hash] = g
 		}
 		g.messages++
 		g.sends += 1 + len(m.again)
 		g.shared = g.shared || g.client != m.client
+		g.exact = g.exact && m.exact
 		if m.acked {
 			g.acked++
 		}
@@ -62,6 +75,7 @@ func (p *proof) judge(name string, t *topic) {
 		p.report.Missing += int64(lost)
 		p.report.Undecidable += int64(max(min(g.acked, g.sends-g.records)-lost, 0))
 	}
+	p.sumUp(t, groups, p.report.Missing-before)
 }
 
 // count finds what no receipt explains, and returns the records that one does.
@@ -76,15 +90,15 @@ func (p *proof) count(name string, t *topic, groups map[receipts.Hash]*group) []
 		switch {
 		case g == nil && i >= tail && p.report.Unfinished > 0:
 			p.report.Undecidable++
-			p.report.example(Undecided, name, "record %d of epoch %s: without receipt, as the last ones of a killed simulator are (hash %s)", s.seq, p.epoch(s.epoch), s.hash)
+			p.report.example(Undecided, name, "record %d of epoch %s: without receipt, as the last ones of a killed simulator are (hash %s)", s.seq, p.epoch(s.stream), s.hash)
 			continue
 		case g == nil:
 			p.report.Unexpected++
-			p.report.example(Unexpected, name, "record %d of epoch %s: no receipt has its payload (hash %s)", s.seq, p.epoch(s.epoch), s.hash)
+			p.report.example(Unexpected, name, "record %d of epoch %s: no receipt has its payload (hash %s)", s.seq, p.epoch(s.stream), s.hash)
 			continue
 		case g.records == g.sends:
 			p.report.Double++
-			p.report.example(Double, name, "record %d of epoch %s: its payload (hash %s) was sent %d times and is there once more", s.seq, p.epoch(s.epoch), s.hash, g.sends)
+			p.report.example(Double, name, "record %d of epoch %s: its payload (hash %s) was sent %s and is there once more", s.seq, p.epoch(s.stream), s.hash, g.times())
 			continue
 		}
 		g.records++
@@ -93,14 +107,7 @@ func (p *proof) count(name string, t *topic, groups map[receipts.Hash]*group) []
 	return known
 }
 
-func (p *proof) epoch(number uint32) string {
-	for id, s := range p.streams {
-		if s.number == number {
-			return id.Epoch.String()
-		}
-	}
-	return "unknown"
-}
+func (p *proof) epoch(number uint32) string { return p.ids[number].Epoch.String() }
 
 // alignment is one client's sends and records of a topic.
 type alignment struct {
@@ -142,7 +149,7 @@ func (p *proof) align(name string, t *topic, groups map[receipts.Hash]*group, kn
 	for j, at := range a.left {
 		if at < 0 {
 			p.report.OutOfOrder++
-			p.report.example(OutOfOrder, name, "record %d of epoch %s (hash %s) stands behind messages that were sent after it", a.records[j].seq, p.epoch(a.records[j].epoch), a.records[j].hash)
+			p.report.example(OutOfOrder, name, "record %d of epoch %s (hash %s) stands behind messages that were sent after it", a.records[j].seq, p.epoch(a.records[j].stream), a.records[j].hash)
 		}
 	}
 	if broken {
@@ -218,7 +225,10 @@ func (p *proof) decide(name string, t *topic, groups map[receipts.Hash]*group, a
 		d.doubtful++
 		if !possible[s.message] {
 			d.impossible++
-			p.report.example(Missing, name, "message %d of %s, sent %d times, acknowledged (hash %s)", m.n, p.clients[m.client], 1+len(m.again), m.hash)
+			if !p.excused(t, a, sent) {
+				t.hopeless++
+			}
+			p.report.example(Missing, name, "message %d of %s, acknowledged (hash %s)", m.n, p.clients[m.client], m.hash)
 		}
 	}
 	for h, d := range doubt {

@@ -1,6 +1,7 @@
 // Package prove compares what sensors were told with what a commit log holds:
-// every acknowledged message must be there exactly once, in order, and what a
-// sensor itself sent k times may be there up to k times.
+// every acknowledged message must be there exactly once, in order, or be declared
+// lost. What a sensor itself sent k times with QoS 0 or 1 may be there up to k
+// times, a QoS 2 message once for each session in which it was sent.
 //
 // It promises that a record that is missing, doubled, changed, or out of order
 // is found where payloads differ, and that what equal payloads leave open is
@@ -9,12 +10,15 @@
 // topic at hand. It shares with what it judges only the words of pkg/stream and
 // the readers. It trusts the receipts, and says nothing of topics without any.
 //
-// The method, per topic and sensor: the sends, in order of connection and then
-// of number, are one sequence; the records of the log, in order of their
+// The method, per topic and sensor, with QoS 2 apart from the others: the sends,
+// in order of connection and then of number, are one sequence (of a QoS 2
+// message all sends of a session are one, and sessions take the place of
+// connections); the records of the log, in order of their
 // streams, are another. The log is right when it is a subsequence of the sends
 // that holds each acknowledged message. Its leftmost and its rightmost
 // embedding say of each message whether it is there in every explanation, in
-// some, or in none.
+// some, or in none. losses.go says how declared losses are told apart from what
+// is missing.
 package prove
 
 import (
@@ -22,10 +26,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 
 	"github.com/packetboat/packetboat/internal/rig/receipts"
+	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -36,60 +42,6 @@ type Record struct {
 	Topic    string
 	Hash     receipts.Hash
 	Backfill bool
-}
-
-// Kind is what is wrong.
-type Kind string
-
-// The kinds.
-const (
-	Missing    Kind = "missing"      // acknowledged, and not in the log
-	Double     Kind = "double"       // in the log more often than it was sent
-	Unexpected Kind = "unexpected"   // in the log, and never sent by who has the receipts
-	OutOfOrder Kind = "out of order" // in the log behind a message that was sent after it
-	Undecided  Kind = "undecidable"  // equal payloads leave open whether it is there
-)
-
-// Example is one case.
-type Example struct {
-	Kind   Kind   `json:"kind"`
-	Topic  string `json:"topic"`
-	Detail string `json:"detail"`
-}
-
-// Report is the result.
-type Report struct {
-	Messages     int64 `json:"messages"`     // with a receipt
-	Acknowledged int64 `json:"acknowledged"` // of these
-	Topics       int   `json:"topics"`
-	Records      int64 `json:"records"` // in the log, to these topics
-	Other        int64 `json:"other"`   // in the log, to topics without receipts
-	Copies       int64 `json:"copies"`  // records beyond the first of a message, which the sensor's own resends explain
-
-	Missing     int64 `json:"missing"`
-	Double      int64 `json:"double"`
-	Unexpected  int64 `json:"unexpected"`
-	OutOfOrder  int64 `json:"out_of_order"`
-	Undecidable int64 `json:"undecidable"`
-
-	// Unfinished counts runs whose simulator was killed: what it sent last has
-	// no receipt, so that a record of it looks unexpected.
-	Unfinished int       `json:"unfinished_runs"`
-	Examples   []Example `json:"examples,omitempty"`
-
-	perKind map[Kind]int
-	limit   int
-}
-
-// OK says that no promise was found broken.
-func (r *Report) OK() bool {
-	return r.Missing == 0 && r.Double == 0 && r.Unexpected == 0 && r.OutOfOrder == 0
-}
-
-func (r *Report) example(k Kind, topic, format string, args ...any) {
-	if r.perKind[k]++; r.perKind[k] <= r.limit {
-		r.Examples = append(r.Examples, Example{k, topic, fmt.Sprintf(format, args...)})
-	}
 }
 
 // Receipts is a file of receipts.
@@ -105,6 +57,9 @@ type Options struct {
 	Device string
 	// Examples is how many cases of each kind are told; 5 when 0.
 	Examples int
+	// Coverage gives what the log says of a device, nil when it says nothing. It
+	// is asked after the log was read; without it no loss is known.
+	Coverage func(device string) (*commitlog.DeviceCoverage, error)
 }
 
 // ErrManyDevices says that a topic comes from several devices, so that the
@@ -117,7 +72,7 @@ func Run(files []Receipts, records iter.Seq2[Record, error], o Options) (*Report
 	if o.Examples == 0 {
 		o.Examples = 5
 	}
-	p := &proof{o: o, topics: map[string]*topic{}, streams: map[stream.ID]*order{}}
+	p := &proof{o: o, topics: map[string]*topic{}, streams: map[stream.ID]*order{}, foreign: map[string]lanes{}}
 	p.report.perKind, p.report.limit = map[Kind]int{}, o.Examples
 	for i, f := range files {
 		if err := p.readReceipts(i, f.Reader); err != nil {
@@ -132,16 +87,16 @@ func Run(files []Receipts, records iter.Seq2[Record, error], o Options) (*Report
 			return nil, err
 		}
 	}
-	names := make([]string, 0, len(p.topics))
-	for name := range p.topics {
-		names = append(names, name)
+	if err := p.readLosses(); err != nil {
+		return nil, err
 	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(p.topics))
 	for _, name := range names {
 		p.judge(name, p.topics[name])
 		delete(p.topics, name) // its memory is free for the next one
 	}
 	p.report.Topics = len(names)
+	p.declare()
 	return &p.report, nil
 }
 
@@ -151,19 +106,26 @@ type proof struct {
 	report  Report
 	topics  map[string]*topic
 	streams map[stream.ID]*order
+	ids     []stream.ID      // of the streams, by number
+	foreign map[string]lanes // by device: those with records of topics without receipts
+	losses  map[string]*losses
+	sums    []sum    // what is missing, by topic
 	clients []string // by number, for examples
 	number  map[clientKey]uint32
 }
 
-// clientKey names a client of one file.
+// clientKey names a client of one file. What it sends with QoS 2 counts as
+// another client's: MQTT promises an order within a QoS only, and a message is
+// taken for one that was sent k times by other rules.
 type clientKey struct {
-	file int
-	name string
+	file  int
+	name  string
+	exact bool
 }
 
 // order is what was seen of a stream.
 type order struct {
-	number uint32 // of the epoch, in order of first sight
+	number uint32 // in order of first sight
 	seen   stream.RangeSet
 }
 
@@ -172,64 +134,78 @@ type topic struct {
 	device   string
 	messages []message
 	log      []seen
-	backfill bool // some record is
+	backfill bool  // some record is
+	hopeless int64 // messages that are missing where no number was declared lost
+	lanes    lanes // of the records
 }
 
 // message is one receipt.
 type message struct {
 	hash   receipts.Hash
 	n      uint64
-	pass   uint64 // run and connection of the first send
-	again  []uint64
+	pass   uint64   // run and connection of the first send; with QoS 2 run and session
+	again  []uint64 // and of the others
 	client uint32
 	acked  bool
+	exact  bool // QoS 2
 }
 
 // seen is one record.
 type seen struct {
-	hash  receipts.Hash
-	seq   uint64
-	epoch uint32
+	hash   receipts.Hash
+	seq    uint64
+	stream uint32
 }
 
 func (p *proof) readReceipts(file int, r *receipts.Reader) error {
-	if p.number == nil {
-		p.number = map[clientKey]uint32{}
-	}
 	for r.Next() {
 		c := r.Receipt()
-		key := clientKey{file, c.Client}
-		number, ok := p.number[key]
-		if !ok {
-			number = uint32(len(p.clients))
-			p.number[key] = number
-			p.clients = append(p.clients, c.Client)
-		}
+		m := message{hash: c.Hash, n: c.N, acked: c.Acked, exact: c.QoS == 2}
+		m.client = p.client(clientKey{file, c.Client, m.exact})
 		t := p.topics[c.Topic]
 		if t == nil {
 			t = &topic{}
 			p.topics[c.Topic] = t
 		}
-		m := message{hash: c.Hash, n: c.N, client: number, acked: c.Acked}
-		p.report.Messages++
-		if c.Acked {
-			p.report.Acknowledged++
-		}
+		p.report.tally(c)
 		if c.Tries == 0 {
 			continue // never sent: nothing to find
 		}
-		run := uint64(r.Run()) << 32
-		m.pass = run | uint64(c.Sent[0])
-		for range c.Tries - len(c.Sent) { // more tries than a receipt lists: taken for early ones
-			m.again = append(m.again, m.pass)
+		run, passes := uint64(r.Run())<<32, c.Sent
+		if m.exact {
+			passes = c.Sessions
 		}
-		for _, conn := range c.Sent[1:] {
-			m.again = append(m.again, run|uint64(conn))
+		m.pass = run | uint64(passes[0])
+		if !m.exact {
+			for range c.Tries - len(c.Sent) { // more tries than a receipt lists: taken for early ones
+				m.again = append(m.again, m.pass)
+			}
+		}
+		for _, pass := range passes[1:] {
+			m.again = append(m.again, run|uint64(pass))
 		}
 		t.messages = append(t.messages, m)
 	}
 	p.report.Unfinished += r.Unfinished()
 	return r.Err()
+}
+
+// client gives a client its number.
+func (p *proof) client(key clientKey) uint32 {
+	if p.number == nil {
+		p.number = map[clientKey]uint32{}
+	}
+	n, ok := p.number[key]
+	if !ok {
+		n = uint32(len(p.clients))
+		p.number[key] = n
+		name := key.name
+		if key.exact {
+			name += " (QoS 2)"
+		}
+		p.clients = append(p.clients, name)
+	}
+	return n
 }
 
 // record takes one record of the log.
@@ -241,6 +217,7 @@ func (p *proof) record(r *Record) error {
 	if s == nil {
 		s = &order{number: uint32(len(p.streams))}
 		p.streams[r.ID] = s
+		p.ids = append(p.ids, r.ID)
 	}
 	t := p.topics[r.Topic]
 	if s.seen.Contains(r.Seq) {
@@ -255,6 +232,7 @@ func (p *proof) record(r *Record) error {
 	s.seen.Add(stream.Range{First: r.Seq, Last: r.Seq})
 	if t == nil {
 		p.report.Other++
+		p.foreign[r.ID.Device] |= lanesOf(r.ID.Lane)
 		return nil
 	}
 	if t.device == "" {
@@ -292,15 +270,15 @@ func (t *topic) sortLog() {
 		if !ok {
 			at = place{math.MaxUint64, 0}
 		}
-		if f, ok := first[s.epoch]; !ok || at.run < f.run || at.run == f.run && at.n < f.n {
-			first[s.epoch] = at
+		if f, ok := first[s.stream]; !ok || at.run < f.run || at.run == f.run && at.n < f.n {
+			first[s.stream] = at
 		}
 	}
 	slices.SortStableFunc(t.log, func(a, b seen) int {
-		if a.epoch == b.epoch {
+		if a.stream == b.stream {
 			return cmp.Compare(a.seq, b.seq)
 		}
-		x, y := first[a.epoch], first[b.epoch]
-		return cmp.Or(cmp.Compare(x.run, y.run), cmp.Compare(x.n, y.n), cmp.Compare(a.epoch, b.epoch))
+		x, y := first[a.stream], first[b.stream]
+		return cmp.Or(cmp.Compare(x.run, y.run), cmp.Compare(x.n, y.n), cmp.Compare(a.stream, b.stream))
 	})
 }

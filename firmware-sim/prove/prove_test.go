@@ -80,7 +80,7 @@ func random(t *rapid.T, values int) *history {
 				payload = fmt.Sprint(rapid.IntRange(1, values).Draw(t, "value"))
 			}
 			h.receipts = append(h.receipts, receipts.Receipt{
-				Client: fmt.Sprint("c", c), Topic: fmt.Sprint("t", c), N: uint64(n + 1), Hash: receipts.HashOf([]byte(payload)), Sent: []uint32{},
+				Client: fmt.Sprint("c", c), Topic: fmt.Sprint("t", c), N: uint64(n + 1), Hash: receipts.HashOf([]byte(payload)), QoS: 1, Sent: []uint32{},
 			})
 		}
 		acked := 0
@@ -239,7 +239,7 @@ func swapped(h *history, i int) []Record {
 }
 
 func one(n uint64, payload string, acked bool, sent ...uint32) receipts.Receipt {
-	return receipts.Receipt{Client: "c", Topic: "t", N: n, Hash: receipts.HashOf([]byte(payload)), Tries: len(sent), Acked: acked, Sent: sent}
+	return receipts.Receipt{Client: "c", Topic: "t", N: n, Hash: receipts.HashOf([]byte(payload)), QoS: 1, Tries: len(sent), Acked: acked, Sent: sent}
 }
 
 func logOf(payloads ...string) (log []Record) {

@@ -14,6 +14,9 @@ const (
 	connack    = 0x20
 	publish    = 0x30
 	puback     = 0x40
+	pubrec     = 0x50
+	pubrel     = 0x60
+	pubcomp    = 0x70
 	pingreq    = 0xC0
 	disconnect = 0xE0
 )
@@ -47,31 +50,69 @@ func AppendPublish(dst []byte, version byte, topic string, payload []byte, qos b
 	return append(dst, payload...), idAt
 }
 
-// AppendConnect encodes a CONNECT with clean start (clean session).
-func AppendConnect(dst []byte, version byte, clientID, username, password string, keepAlive uint16) []byte {
+// connectPacket is what a CONNECT says.
+type connectPacket struct {
+	version                      byte
+	clean                        bool
+	keepAlive                    uint16 // s
+	session                      uint32 // s; 0: none
+	clientID, username, password string
+}
+
+func appendConnect(dst []byte, c connectPacket) []byte {
 	const cleanStart, hasPassword, hasUser = 0x02, 0x40, 0x80
-	flags := byte(cleanStart)
-	size := 10 + 2 + len(clientID)
-	if version == 5 {
-		size++
+	flags := byte(0)
+	if c.clean {
+		flags |= cleanStart
 	}
-	if username != "" {
+	size := 10 + 2 + len(c.clientID)
+	if c.version == 5 {
+		size++
+		if c.session > 0 {
+			size += 5
+		}
+	}
+	if c.username != "" {
 		flags |= hasUser | hasPassword
-		size += 4 + len(username) + len(password)
+		size += 4 + len(c.username) + len(c.password)
 	}
 	dst = appendLength(append(dst, connect), size)
 	dst = appendString(dst, "MQTT")
-	dst = append(dst, version, flags)
-	dst = binary.BigEndian.AppendUint16(dst, keepAlive)
-	if version == 5 {
+	dst = append(dst, c.version, flags)
+	dst = binary.BigEndian.AppendUint16(dst, c.keepAlive)
+	switch {
+	case c.version == 5 && c.session > 0:
+		dst = appendExpiry(dst, c.session)
+	case c.version == 5:
 		dst = append(dst, 0) // no properties
 	}
-	dst = appendString(dst, clientID)
-	if username != "" {
-		dst = appendString(dst, username)
-		dst = appendString(dst, password)
+	dst = appendString(dst, c.clientID)
+	if c.username != "" {
+		dst = appendString(dst, c.username)
+		dst = appendString(dst, c.password)
 	}
 	return dst
+}
+
+// appendExpiry encodes properties that are a session expiry interval, in s.
+func appendExpiry(dst []byte, session uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, 5, 0x11), session)
+}
+
+// appendDisconnect encodes a good-bye; end says that the session ends with it.
+func appendDisconnect(dst []byte, version byte, end bool) []byte {
+	if version != 5 || !end {
+		return append(dst, disconnect, 0)
+	}
+	return appendExpiry(append(dst, disconnect, 7, 0), 0)
+}
+
+// appendRelease encodes a PUBREL; MQTT 3.1.1 has no reason codes.
+func appendRelease(dst []byte, version byte, id uint16, code byte) []byte {
+	if version != 5 || code == 0 {
+		return append(dst, pubrel|2, 2, byte(id>>8), byte(id))
+	}
+	return append(dst, pubrel|2, 3, byte(id>>8), byte(id), code)
 }
 
 func appendString(dst []byte, s string) []byte {
@@ -148,26 +189,43 @@ func (e *RefusedError) permanent() bool {
 	return e.Code == 1 || e.Code == 2 || e.Code == 4 || e.Code == 5 // version, client id, user, not authorised
 }
 
-// parseConnack gives the broker's Receive Maximum, 65,535 where it says nothing.
-func parseConnack(version byte, p packet) (receiveMaximum uint16, err error) {
-	if p.kind() != connack || len(p.body) < 2 {
-		return 0, errors.New("the broker's first packet is no CONNACK")
-	}
-	if code := p.body[1]; code != 0 {
-		return 0, &RefusedError{version, code}
-	}
-	if version != 5 {
-		return 65535, nil
-	}
-	return findReceiveMaximum(p.body[2:])
+// QoSError says that the broker takes no messages of the QoS that is wanted.
+type QoSError struct{ Wanted, Maximum byte }
+
+func (e *QoSError) Error() string {
+	return fmt.Sprintf("the broker takes QoS %d at most, and QoS %d is to be published", e.Maximum, e.Wanted)
 }
 
-// findReceiveMaximum walks the properties of a CONNACK.
-func findReceiveMaximum(b []byte) (uint16, error) {
+// welcome is what a CONNACK says.
+type welcome struct {
+	present        bool // the session of the last connection goes on
+	receiveMaximum uint16
+	maximumQoS     byte
+}
+
+// parseConnack reads a CONNACK: a Receive Maximum of 65,535 and QoS 2 where it
+// says nothing.
+func parseConnack(version byte, p packet) (welcome, error) {
+	w := welcome{receiveMaximum: 65535, maximumQoS: 2}
+	if p.kind() != connack || len(p.body) < 2 {
+		return w, errors.New("the broker's first packet is no CONNACK")
+	}
+	if code := p.body[1]; code != 0 {
+		return w, &RefusedError{version, code}
+	}
+	w.present = p.body[0]&1 != 0
+	if version != 5 {
+		return w, nil
+	}
+	return w, w.properties(p.body[2:])
+}
+
+// properties walks the properties of a CONNACK.
+func (w *welcome) properties(b []byte) error {
 	bad := errors.New("a CONNACK with malformed properties")
 	size, n := binary.Uvarint(b)
 	if n <= 0 || n > 4 || size != uint64(len(b)-n) {
-		return 0, bad
+		return bad
 	}
 	b = b[n:]
 	for len(b) > 0 {
@@ -184,38 +242,41 @@ func findReceiveMaximum(b []byte) (uint16, error) {
 		case 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F, 0x26: // strings; 0x26 has two
 			for range 1 + int(id/0x26) {
 				if len(b) < skip+2 {
-					return 0, bad
+					return bad
 				}
 				skip += 2 + int(binary.BigEndian.Uint16(b[skip:]))
 			}
 		default:
-			return 0, bad
+			return bad
 		}
 		if len(b) < skip {
-			return 0, bad
+			return bad
 		}
-		if id == 0x21 {
-			if v := binary.BigEndian.Uint16(b); v > 0 { // [MQTT-3.2.2.3.3]: zero is a protocol error
-				return v, nil
+		switch id {
+		case 0x21:
+			if w.receiveMaximum = binary.BigEndian.Uint16(b); w.receiveMaximum == 0 { // [MQTT-3.2.2.3.3]: zero is a protocol error
+				return bad
 			}
-			return 0, bad
+		case 0x24:
+			w.maximumQoS = b[0]
 		}
 		b = b[skip:]
 	}
-	return 65535, nil
+	return nil
 }
 
-// ack is one PUBACK.
+// ack is one PUBACK, PUBREC or PUBCOMP.
 type ack struct {
+	kind byte
 	id   uint16
 	code byte
 }
 
 func parseAck(p packet) (ack, error) {
 	if len(p.body) < 2 {
-		return ack{}, errors.New("a PUBACK without a packet id")
+		return ack{}, errors.New("an acknowledgement without a packet id")
 	}
-	a := ack{id: binary.BigEndian.Uint16(p.body)}
+	a := ack{kind: p.kind(), id: binary.BigEndian.Uint16(p.body)}
 	if len(p.body) > 2 {
 		a.code = p.body[2]
 	}

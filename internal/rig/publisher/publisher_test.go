@@ -277,8 +277,8 @@ func TestBadOptions(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{"tcp://a": "a:1883", "mqtt://[::1]:7/": "[::1]:7", "b:9": "b:9"} {
-		if got, err := address(in); got != want {
-			t.Errorf("%s: %s %v", in, got, err)
+		if got, err := parseTarget(in); got.addr != want {
+			t.Errorf("%s: %+v %v", in, got, err)
 		}
 	}
 }
@@ -428,7 +428,7 @@ func FuzzReadPacket(f *testing.F) {
 				t.Fatal(len(buf))
 			}
 			_, _ = parseAck(p)
-			if n, err := parseConnack(5, p); err == nil && n == 0 {
+			if w, err := parseConnack(5, p); err == nil && w.receiveMaximum == 0 {
 				t.Fatal("a Receive Maximum of zero")
 			}
 		}

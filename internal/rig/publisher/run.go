@@ -28,13 +28,14 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer p.abandon()
 	backoff := p.pause
 	for {
-		err := p.session(ctx, func() { backoff = p.pause })
+		err := p.connection(ctx, func() { backoff = p.pause })
 		if ctx.Err() != nil {
 			return nil
 		}
 		var refused *RefusedError
-		if p.o.Once || errors.As(err, &refused) && refused.permanent() {
-			return fmt.Errorf("connecting %s to %s: %w", p.o.ClientID, p.addr, err)
+		var qos *QoSError
+		if p.o.Once || errors.As(err, &refused) && refused.permanent() || errors.As(err, &qos) {
+			return fmt.Errorf("connecting %s to %s: %w", p.o.ClientID, p.at.addr, err)
 		}
 		p.mu.Lock()
 		p.stats.LastError = err.Error()
@@ -51,20 +52,29 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// session is the life of one connection; up is called once it is accepted.
-func (p *Publisher) session(ctx context.Context, up func()) error {
-	conn, err := (&net.Dialer{Timeout: handshake}).DialContext(ctx, "tcp", p.addr)
+// connection is the life of one connection; up is called once it is accepted.
+func (p *Publisher) connection(ctx context.Context, up func()) error {
+	first, err := p.firstOfSession(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := p.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, 32<<10)
-	limit, err := p.greet(ctx, conn, r)
+	w, err := p.greet(ctx, conn, r, first && (p.o.Version == 5 || p.o.Session == 0))
 	if err != nil {
 		return err
 	}
+	if first && w.present {
+		// [MQTT-3.2.2-4]: its packet ids would be taken for our new messages.
+		return errors.New("the broker goes on with a session that this sensor does not know")
+	}
 	up()
-	p.begin(uint64(limit))
+	p.begin(uint64(w.receiveMaximum), w.present)
+	p.advance() // a session that was lost settles messages
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	var writeErr error
@@ -86,45 +96,63 @@ func (p *Publisher) session(ctx context.Context, up func()) error {
 	return readErr
 }
 
+// firstOfSession reports whether the next connection begins a session. If the
+// session is to last, MQTT 3.1.1 cannot have it begin anew: an older one of the
+// same client id is thrown away by a connection of its own.
+func (p *Publisher) firstOfSession(ctx context.Context) (bool, error) {
+	p.mu.Lock()
+	first := !p.kept
+	p.mu.Unlock()
+	if !first || p.o.Version == 5 || p.o.Session == 0 {
+		return first, nil
+	}
+	conn, err := p.dial(ctx)
+	if err != nil {
+		return true, err
+	}
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	if _, err := p.greet(ctx, conn, r, true); err != nil {
+		return true, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	if _, err := conn.Write([]byte{disconnect, 0}); err != nil {
+		return true, err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(goodbyeWait)) // the broker closes; if not, it has had the time
+	_, _ = io.Copy(io.Discard, r)
+	return true, nil
+}
+
 // greet does CONNECT and CONNACK.
-func (p *Publisher) greet(ctx context.Context, conn net.Conn, r *bufio.Reader) (uint16, error) {
+func (p *Publisher) greet(ctx context.Context, conn net.Conn, r *bufio.Reader, clean bool) (welcome, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
-		return 0, err
+		return welcome{}, err
 	}
-	hello := AppendConnect(nil, p.o.Version, p.o.ClientID, p.o.Username, p.o.Password, uint16(p.o.KeepAlive/time.Second))
+	hello := appendConnect(nil, connectPacket{
+		version: p.o.Version, clean: clean, keepAlive: uint16(p.o.KeepAlive / time.Second), session: uint32(p.o.Session / time.Second),
+		clientID: p.o.ClientID, username: p.o.Username, password: p.o.Password,
+	})
 	if _, err := conn.Write(hello); err != nil {
-		return 0, err
+		return welcome{}, err
 	}
 	first, _, err := readPacket(r, nil)
 	if err != nil {
-		return 0, fmt.Errorf("waiting for CONNACK: %w", err)
+		return welcome{}, fmt.Errorf("waiting for CONNACK: %w", err)
 	}
-	limit, err := parseConnack(p.o.Version, first)
-	if err != nil {
-		return 0, err
+	w, err := parseConnack(p.o.Version, first)
+	switch {
+	case err != nil:
+		return w, err
+	case p.o.QoS > w.maximumQoS:
+		return w, &QoSError{p.o.QoS, w.maximumQoS}
+	case clean && w.present:
+		return w, errors.New("the broker keeps a session that was to begin anew") // [MQTT-3.2.2-2]
 	}
-	return limit, conn.SetDeadline(time.Time{})
-}
-
-// begin makes the new connection the one to send on: from the head, again.
-func (p *Publisher) begin(limit uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stats.Connections++
-	p.live, p.out, p.next = true, p.out[:0], p.head
-	p.limit = min(limit, uint64(len(p.ring)))
-	p.pump()
-	p.space.Broadcast()
-}
-
-func (p *Publisher) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.live, p.out, p.next = false, p.out[:0], p.head
-	p.work.Broadcast()
-	p.space.Broadcast()
+	return w, conn.SetDeadline(time.Time{})
 }
 
 // write sends what is encoded until the connection ends.
@@ -173,7 +201,7 @@ func (p *Publisher) ping(done <-chan struct{}) {
 func (p *Publisher) goodbye(conn net.Conn) {
 	p.mu.Lock()
 	if p.live {
-		p.out = append(p.out, disconnect, 0)
+		p.out = appendDisconnect(p.out, p.o.Version, p.o.Session > 0) // the session's state ends with this process
 		p.work.Signal()
 	}
 	p.leaving = true
@@ -200,7 +228,7 @@ func (p *Publisher) read(conn net.Conn, r *bufio.Reader) error {
 		}
 		buf = rest
 		switch pk.kind() {
-		case puback:
+		case puback, pubrec, pubcomp:
 			a, err := parseAck(pk)
 			if err != nil {
 				return err

@@ -20,6 +20,7 @@ type Reader struct {
 
 	cur        Receipt
 	run        int // runs begun
+	format     int // of the last one
 	open       bool
 	sum        end // of the run that is open
 	torn       error
@@ -38,7 +39,7 @@ func NewReader(r io.Reader, name string) *Reader {
 func (r *Reader) Next() bool {
 	for r.err == nil && r.s.Scan() {
 		r.n++
-		l, err := parse(r.s.Bytes())
+		l, err := parse(r.s.Bytes(), r.format)
 		switch {
 		case r.torn != nil && (err != nil || l.Format == nil):
 			return r.fail(r.torn) // only the last line of a run may be torn
@@ -50,7 +51,7 @@ func (r *Reader) Next() bool {
 		case l.Format != nil:
 			r.endRun(r.torn != nil)
 			r.run++
-			r.open, r.sum = true, end{}
+			r.open, r.sum, r.format = true, end{}, *l.Format
 		case !r.open:
 			return r.fail(fmt.Errorf("%s:%d: a line outside of a run: not a file of receipts, or its head is missing", r.name, r.n))
 		case l.End:
@@ -98,7 +99,7 @@ func (r *Reader) finish() {
 	r.endRun(r.torn != nil)
 }
 
-// Receipt is the current one. Its slice is valid until Next is called.
+// Receipt is the current one. Its slices are valid until Next is called.
 func (r *Reader) Receipt() *Receipt { return &r.cur }
 
 // Run is the number of the run that the current receipt belongs to, from 1.

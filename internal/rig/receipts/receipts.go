@@ -17,11 +17,16 @@ import (
 	"fmt"
 )
 
-// Version is the version of the format that this package writes.
-const Version = 1
+// Version is the version of the format that this package writes. It reads
+// version 1 as well, in which no receipt says its QoS.
+const Version = 2
 
-// MaxSent is how many connections a receipt lists at most.
+// MaxSent is how many connections, and how many sessions, a receipt lists at
+// most.
 const MaxSent = 64
+
+// AtLeastOnce is the QoS of a receipt of format 1: it was 0 or 1.
+const AtLeastOnce = 1
 
 // Hash identifies a payload: the first eight bytes of its SHA-256.
 type Hash uint64
@@ -58,14 +63,22 @@ type Receipt struct {
 	// N counts the messages of Client to Topic in one run, from 1.
 	N    uint64 `json:"n"`
 	Hash Hash   `json:"hash"`
+	// QoS is 0, 1 or 2.
+	QoS byte `json:"qos"`
 	// Tries is how often it was sent.
 	Tries int `json:"tries"`
-	// Acked says that the last try was acknowledged. A QoS 0 message never is.
+	// Acked says that it is the edge's: the last try was answered with PUBACK, or
+	// one of them with PUBREC. A QoS 0 message never is.
 	Acked bool `json:"acked"`
 	// Sent are the numbers of the connections on which it was sent, ascending;
 	// connections count from 1 per client and run. Of more than MaxSent tries
 	// the first ones are left out.
 	Sent []uint32 `json:"sent"`
+	// Sessions are the numbers of the sessions in which a QoS 2 message was sent,
+	// ascending, nil with another QoS; sessions count from 1 per client and run.
+	// Of more than MaxSent the first ones are left out. Within a session it is one
+	// message however often it was sent.
+	Sessions []uint32 `json:"sessions,omitempty"`
 }
 
 // check refuses what no writer writes.
@@ -75,17 +88,31 @@ func (r *Receipt) check() error {
 		return errors.New("a receipt without client or topic")
 	case r.N == 0:
 		return errors.New("a receipt without its number")
+	case r.QoS > 2:
+		return fmt.Errorf("QoS %d", r.QoS)
 	case len(r.Sent) > MaxSent || len(r.Sent) != min(r.Tries, MaxSent):
 		return fmt.Errorf("%d tries on %d connections", r.Tries, len(r.Sent))
+	case r.QoS < 2 && len(r.Sessions) > 0 || len(r.Sessions) > len(r.Sent) || r.QoS == 2 && r.Tries > 0 && len(r.Sessions) == 0:
+		return fmt.Errorf("%d tries with QoS %d in %d sessions", r.Tries, r.QoS, len(r.Sessions))
 	case r.Acked && r.Tries == 0:
 		return errors.New("acknowledged without having been sent")
-	}
-	for i, c := range r.Sent {
-		if c == 0 || i > 0 && c <= r.Sent[i-1] {
-			return fmt.Errorf("connections %v are not ascending", r.Sent)
-		}
+	case r.Acked && r.QoS == 0:
+		return errors.New("acknowledged with QoS 0")
+	case !ascending(r.Sent):
+		return fmt.Errorf("connections %v are not ascending", r.Sent)
+	case !ascending(r.Sessions):
+		return fmt.Errorf("sessions %v are not ascending", r.Sessions)
 	}
 	return nil
+}
+
+func ascending(numbers []uint32) bool {
+	for i, n := range numbers {
+		if n == 0 || i > 0 && n <= numbers[i-1] {
+			return false
+		}
+	}
+	return true
 }
 
 // header begins a run in a file, and end closes it.
@@ -105,17 +132,27 @@ type line struct {
 	Format *int `json:"packetboat_receipts"`
 	end
 	Receipt
+	QoS *byte `json:"qos"` // before Receipt's: nil says that there is none
 }
 
-func parse(b []byte) (l line, err error) {
+// parse reads a line of a run in the given format.
+func parse(b []byte, format int) (l line, err error) {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return l, err
 	}
 	switch {
-	case l.Format != nil && *l.Format != Version:
-		return l, fmt.Errorf("format %d; this program reads format %d", *l.Format, Version)
+	case l.Format != nil && (*l.Format < 1 || *l.Format > Version):
+		return l, fmt.Errorf("format %d; this program reads formats 1 to %d", *l.Format, Version)
 	case l.Format != nil || l.End:
 		return l, nil
+	case format == 1 && (l.QoS != nil || l.Sessions != nil):
+		return l, errors.New("a receipt of format 1 that says its QoS or sessions")
+	case format == 1:
+		l.Receipt.QoS = AtLeastOnce
+	case l.QoS == nil:
+		return l, errors.New("a receipt that does not say its QoS")
+	default:
+		l.Receipt.QoS = *l.QoS
 	}
 	return l, l.check()
 }

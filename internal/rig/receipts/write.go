@@ -143,18 +143,28 @@ func appendLine(b []byte, r *Receipt) []byte {
 	for shift := 60; shift >= 0; shift -= 4 {
 		b = append(b, digits[r.Hash>>shift&15])
 	}
-	b = append(b, `","tries":`...)
+	b = append(b, `","qos":`...)
+	b = strconv.AppendUint(b, uint64(r.QoS), 10)
+	b = append(b, `,"tries":`...)
 	b = strconv.AppendInt(b, int64(r.Tries), 10)
 	b = append(b, `,"acked":`...)
 	b = strconv.AppendBool(b, r.Acked)
-	b = append(b, `,"sent":[`...)
-	for i, c := range r.Sent {
+	b = appendNumbers(append(b, `,"sent":`...), r.Sent)
+	if len(r.Sessions) > 0 {
+		b = appendNumbers(append(b, `,"sessions":`...), r.Sessions)
+	}
+	return append(b, "}\n"...)
+}
+
+func appendNumbers(b []byte, numbers []uint32) []byte {
+	b = append(b, '[')
+	for i, n := range numbers {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = strconv.AppendUint(b, uint64(c), 10)
+		b = strconv.AppendUint(b, uint64(n), 10)
 	}
-	return append(b, "]}\n"...)
+	return append(b, ']')
 }
 
 func appendString(b []byte, s string) []byte {
