@@ -3,6 +3,7 @@ package pki
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,48 +12,6 @@ import (
 
 // maxPEM bounds a file of certificates or a key, in bytes.
 const maxPEM = 4 << 20
-
-// ServerFiles names the PEM files of a TLS server.
-type ServerFiles struct {
-	Cert     string // chain, the server's own first
-	Key      string
-	ClientCA string // who may sign client certificates; empty: none are asked for
-
-	Logger *slog.Logger // told when a changed file cannot be used; nil: nobody is
-}
-
-// ServerTLS gives a configuration for TLS 1.2 and newer that follows its files:
-// every handshake uses their newest content that can be read. A client
-// certificate is asked for when ClientCA is set and verified when one is
-// given; who insists on one looks at the connection's PeerCertificates.
-func ServerTLS(f ServerFiles) (*tls.Config, error) {
-	s := &keyPair{cert: f.Cert, key: f.Key, log: f.Logger}
-	if _, err := s.get(); err != nil {
-		return nil, err
-	}
-	c := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.get() },
-	}
-	if f.ClientCA == "" {
-		return c, nil
-	}
-	pool := &caPool{path: f.ClientCA, log: f.Logger}
-	if _, err := pool.get(); err != nil {
-		return nil, err
-	}
-	base := c.Clone()
-	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		ca, err := pool.get()
-		if err != nil {
-			return nil, err
-		}
-		now := base.Clone()
-		now.ClientCAs, now.ClientAuth = ca, tls.VerifyClientCertIfGiven
-		return now, nil
-	}
-	return c, nil
-}
 
 // ClientFiles names the PEM files of a TLS client.
 type ClientFiles struct {
@@ -97,7 +56,7 @@ func (c *Client) Config() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.RootCAs = pool
+		out.RootCAs = pool.pool
 	}
 	if c.pair != nil {
 		if _, err := c.pair.get(); err != nil {
@@ -118,6 +77,13 @@ type keyPair struct {
 	certAt  stamp            // guarded by mu
 	keyedAt stamp            // guarded by mu
 	told    complaint        // guarded by mu
+}
+
+// err says why the files' newest content is not in force.
+func (p *keyPair) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told.err
 }
 
 // get gives the newest pair. While the files do not fit together, as between
@@ -167,42 +133,79 @@ type caPool struct {
 	log  *slog.Logger // may be nil
 
 	mu   sync.Mutex
-	last *x509.CertPool // guarded by mu
-	at   stamp          // guarded by mu
-	told complaint      // guarded by mu
+	last *authorities // guarded by mu
+	at   stamp        // guarded by mu
+	told complaint    // guarded by mu
 }
 
-func (c *caPool) get() (*x509.CertPool, error) {
+// authorities is one content of a file of certificates. It does not change.
+type authorities struct {
+	pool  *x509.CertPool
+	certs []*x509.Certificate
+}
+
+// err says why the file's newest content is not in force.
+func (c *caPool) err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.told.err
+}
+
+func (c *caPool) get() (*authorities, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, err := stampOf(c.path)
 	if c.last != nil && err == nil && c.at.same(at) {
 		return c.last, nil
 	}
-	var pem []byte
+	var now *authorities
 	if err == nil {
-		pem, err = readBounded(c.path, maxPEM)
-	}
-	pool := x509.NewCertPool()
-	if err == nil && !pool.AppendCertsFromPEM(pem) {
-		err = fmt.Errorf("%s holds no certificate", c.path)
+		now, err = readAuthorities(c.path)
 	}
 	c.told.about(c.log, "authorities", err)
 	switch {
 	case err == nil:
-		c.last, c.at = pool, at
+		c.last, c.at = now, at
 	case c.last == nil:
 		return nil, fmt.Errorf("read the authorities: %w", err)
 	}
 	return c.last, nil
 }
 
+func readAuthorities(path string) (*authorities, error) {
+	data, err := readBounded(path, maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	a := &authorities{pool: x509.NewCertPool()}
+	for len(data) > 0 {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		a.pool.AddCert(cert)
+		a.certs = append(a.certs, cert)
+	}
+	if len(a.certs) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return a, nil
+}
+
 // complaint says once per state that a file cannot be used, not per handshake.
-type complaint struct{ bad bool }
+type complaint struct{ err error }
 
 func (c *complaint) about(log *slog.Logger, what string, err error) {
-	if bad := err != nil; bad != c.bad {
-		c.bad = bad
+	was := c.err != nil
+	c.err = err
+	if bad := err != nil; bad != was {
 		switch {
 		case log == nil:
 		case bad:

@@ -116,7 +116,7 @@ func TestTLSFollowsItsFiles(t *testing.T) {
 	first.writeCA(t, file("ca"))
 	first.issue(t, "hub-1", file("cert"), file("key"))
 	first.issue(t, "truck-17", file("dcert"), file("dkey"))
-	server, err := ServerTLS(ServerFiles{Cert: file("cert"), Key: file("key"), ClientCA: file("ca")})
+	server, err := ServerTLS(ServerFiles{Cert: file("cert"), Key: file("key"), ClientCAFile: file("ca")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestTLSRefuses(t *testing.T) {
 	ca.writeCA(t, file("ca"))
 	ca.issue(t, "hub", file("cert"), file("key"))
 	other.issue(t, "truck-17", file("dcert"), file("dkey"))
-	server, err := ServerTLS(ServerFiles{Cert: file("cert"), Key: file("key"), ClientCA: file("ca")})
+	server, err := ServerTLS(ServerFiles{Cert: file("cert"), Key: file("key"), ClientCAFile: file("ca")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestTLSRefuses(t *testing.T) {
 	if _, _, err := handshake(t, server, c); err == nil {
 		t.Error("TLS 1.1 is accepted")
 	}
-	for _, f := range []ServerFiles{{Cert: file("none"), Key: file("key")}, {Cert: file("cert"), Key: file("dkey")}, {Cert: file("cert"), Key: file("key"), ClientCA: file("key")}} {
+	for _, f := range []ServerFiles{{Cert: file("none"), Key: file("key")}, {Cert: file("cert"), Key: file("dkey")}, {Cert: file("cert"), Key: file("key"), ClientCAFile: file("key")}} {
 		if _, err := ServerTLS(f); err == nil {
 			t.Errorf("%+v is accepted", f)
 		}
