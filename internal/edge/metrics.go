@@ -92,11 +92,8 @@ func (e *Edge) emitSensors(m *obs.Emit) {
 		m.Counter("sensor_messages_total", "Messages of sensors given to the buffer since the start.", float64(s.Accepted[l]), "lane", l.String())
 	}
 	m.Counter("sensor_messages_dropped_total", "Messages that a drop rule matched.", float64(s.Dropped))
-	for _, r := range []struct {
-		reason string
-		n      int64
-	}{{"full", s.Full}, {"busy", s.Busy}, {"too_large", s.TooLarge}, {"disk", s.Disk}} {
-		m.Counter("sensor_messages_refused_total", "Messages that were not taken, by reason.", float64(r.n), "reason", r.reason)
+	for reason, n := range s.Refused {
+		m.Counter("sensor_messages_refused_total", "Messages that were not taken, by reason.", float64(n), "reason", reason)
 	}
 	m.Counter("sensor_bad_logins_total", "Connections with a wrong name or password.", float64(s.BadLogins))
 	f := e.front.Load()
