@@ -7,9 +7,9 @@ import (
 
 // doors break what comes before MQTT.
 var doors = []Behaviour{
-	{Name: "tls-half-hello", Breaks: "TLS handshakes that stop in the middle", run: halfHello, needs: func(t *Target) Dial { return t.DialTLS }},
+	{Name: "tls-half-hello", Breaks: "TLS handshakes that stop in the middle", Slow: true, run: halfHello, needs: func(t *Target) Dial { return t.DialTLS }},
 	{Name: "tls-rubbish", Breaks: "MQTT and noise where TLS is spoken", run: tlsRubbish, needs: func(t *Target) Dial { return t.DialTLS }},
-	{Name: "ws-slow-headers", Breaks: "WebSocket requests with one byte a second", run: slowHeaders, needs: func(t *Target) Dial { return t.DialWebSocket }},
+	{Name: "ws-slow-headers", Breaks: "WebSocket requests with one byte a second", Slow: true, run: slowHeaders, needs: func(t *Target) Dial { return t.DialWebSocket }},
 	{Name: "ws-rubbish", Breaks: "requests that are no WebSocket, giant headers, text frames", run: wsRubbish, needs: func(t *Target) Dial { return t.DialWebSocket }},
 }
 

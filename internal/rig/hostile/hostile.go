@@ -37,7 +37,9 @@ type Behaviour struct {
 	Breaks string
 	// Legal says that MQTT allows each packet and only the amount is an attack.
 	Legal bool
-	// run does it once: seconds, at most about a quarter of a minute.
+	// Slow says that the time it takes is the attack: up to 20 s.
+	Slow bool
+	// run does it once.
 	run func(ctx context.Context, t *tally)
 	// needs chooses the listener; nil: that for MQTT.
 	needs func(t *Target) Dial

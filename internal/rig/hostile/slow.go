@@ -9,9 +9,9 @@ import (
 // slow is what takes its time.
 var slow = []Behaviour{
 	{Name: "half-packets", Breaks: "packets cut anywhere, and then the end of the connection", run: halfPackets},
-	{Name: "slow-connect", Breaks: "CONNECT with one byte a second", run: slowConnect},
-	{Name: "slow-publish", Breaks: "a PUBLISH that never ends, and no ping [MQTT-3.1.2-22]", run: slowPublish},
-	{Name: "silence", Breaks: "connections that say nothing", run: silence},
+	{Name: "slow-connect", Breaks: "CONNECT with one byte a second", Slow: true, run: slowConnect},
+	{Name: "slow-publish", Breaks: "a PUBLISH that never ends, and no ping [MQTT-3.1.2-22]", Slow: true, run: slowPublish},
+	{Name: "silence", Breaks: "connections that say nothing", Slow: true, run: silence},
 }
 
 func halfPackets(ctx context.Context, t *tally) {
