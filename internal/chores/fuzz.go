@@ -111,7 +111,7 @@ func (t fuzzTest) run(ctx context.Context, out io.Writer, each time.Duration) er
 	ctx, cancel := context.WithTimeout(ctx, each+fuzzBuild)
 	defer cancel()
 	var said bytes.Buffer
-	c := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "./"+t.dir)
+	c := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "100x", "./"+t.dir)
 	c.Stdout, c.Stderr = &said, &said
 	err := c.Run()
 	if err == nil || timeIsUp(said.String()) && ctx.Err() == nil {
