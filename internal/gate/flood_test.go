@@ -195,7 +195,7 @@ func TestAddresses(t *testing.T) {
 		{"192.0.2.1", "192.0.2.1", false}, {"::ffff:192.0.2.2", "192.0.2.2", false}, {"2001:db8:1:2:3::4", "2001:db8:1:2::", false},
 		{"127.0.0.9", "127.0.0.9", true}, {"::1", "::1", true},
 	} {
-		key := addressOf(&net.TCPAddr{IP: net.ParseIP(c.addr)})
+		key := AddressOf(&net.TCPAddr{IP: net.ParseIP(c.addr)})
 		if key != netip.MustParseAddr(c.key) {
 			t.Errorf("%s counts as %s, want %s", c.addr, key, c.key)
 		}
