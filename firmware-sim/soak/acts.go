@@ -38,9 +38,9 @@ func (s *soak) add(r hostile.Report) *row {
 
 // oneByOne runs each behaviour alone and looks which counters rise.
 func (s *soak) oneByOne(ctx context.Context) error {
-	var slow []hostile.Behaviour
+	var slow []attack
 	for _, b := range s.behaviours {
-		if b.Slow && s.o.Short {
+		if b.slow && s.o.Short {
 			slow = append(slow, b)
 			continue
 		}
@@ -58,7 +58,7 @@ func (s *soak) oneByOne(ctx context.Context) error {
 const settle = 5 * time.Second
 
 // watched runs behaviours beside each other and nothing else.
-func (s *soak) watched(ctx context.Context, some ...hostile.Behaviour) error {
+func (s *soak) watched(ctx context.Context, some ...attack) error {
 	before, err := read(ctx, s.world.http)
 	if err != nil {
 		return err
@@ -67,8 +67,8 @@ func (s *soak) watched(ctx context.Context, some ...hostile.Behaviour) error {
 	reports := make([]hostile.Report, len(some))
 	var wg sync.WaitGroup
 	for i, b := range some {
-		legal = legal && b.Legal
-		wg.Go(func() { reports[i] = b.Run(ctx, s.target()) })
+		legal = legal && b.legal
+		wg.Go(func() { reports[i] = b.run(ctx, s.target()) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
@@ -86,13 +86,13 @@ func (s *soak) watched(ctx context.Context, some ...hostile.Behaviour) error {
 			x.group = fmt.Sprintf("with %d others", len(some)-1)
 		}
 		s.mu.Unlock()
-		s.say("%-20s %s: %s | %s", b.Name, b.Breaks, reports[i].Summary(3), seen)
+		s.say("%-20s %s: %s | %s", b.name, b.breaks, reports[i].Summary(3), seen)
 		if reports[i].Attempts == 0 {
-			s.breaks("%s could not even begin: %s", b.Name, reports[i].Summary(3))
+			s.breaks("%s could not even begin: %s", b.name, reports[i].Summary(3))
 		}
-	}
-	if seen.sum() == 0 {
-		s.breaks("no counter says what %s did", some[0].Name)
+		if !seen.tells(b.name) {
+			s.breaks("no counter says what %s did", b.name)
+		}
 	}
 	return nil
 }
@@ -106,11 +106,11 @@ func (s *soak) rise(ctx context.Context, before series, legal bool) (seen series
 			return nil, err
 		}
 		seen = moved(before, now, legal)
-		if n := seen.sum(); n > 0 && n == last {
+		n := seen.sum()
+		if n > 0 && n == last {
 			break
-		} else {
-			last = n
 		}
+		last = n
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
@@ -157,8 +157,8 @@ func (s *soak) together(ctx context.Context) error {
 }
 
 // pass runs a behaviour once, when there is room for it.
-func (s *soak) pass(ctx context.Context, b hostile.Behaviour, places chan struct{}) {
-	if !b.Slow {
+func (s *soak) pass(ctx context.Context, b attack, places chan struct{}) {
+	if !b.slow {
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
@@ -166,7 +166,7 @@ func (s *soak) pass(ctx context.Context, b hostile.Behaviour, places chan struct
 			return
 		}
 	}
-	s.add(b.Run(ctx, s.target()))
+	s.add(b.run(ctx, s.target()))
 }
 
 // drainWait bounds how long the backlog may take to reach the log.

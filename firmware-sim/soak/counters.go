@@ -61,6 +61,38 @@ var (
 	ordinary = regexp.MustCompile(`^mqtt_(connects|connections)_total`)
 )
 
+// must names, for behaviours that one counter is made for, which: others may
+// rise by what the behaviour does on the side.
+var must = map[string]*regexp.Regexp{
+	"wrong-passwords": regexp.MustCompile(`bad_logins`),
+	"same-id-flood":   regexp.MustCompile(`takeovers`),
+	"slow-publish":    regexp.MustCompile(`keep_alive`),
+	"no-connect":      regexp.MustCompile(`no_connect`),
+	"bad-connect":     regexp.MustCompile(`refused_connects`),
+	"topic-alias":     regexp.MustCompile(`alias`),
+	"utf8":            regexp.MustCompile(`malformed`),
+	"too-large":       regexp.MustCompile(`packet_too_large|packet_size`),
+	"huge-length":     regexp.MustCompile(`packet_too_large|packet_size`),
+	"bad-publish":     regexp.MustCompile(`malformed|"protocol"`),
+	"receive-maximum": regexp.MustCompile(`receive_maximum|unreleased|qos2`),
+	"retained-hoard":  regexp.MustCompile(`retained`),
+	"never-reads":     regexp.MustCompile(`fan_out_dropped|slow_reader|write_time`),
+}
+
+// tells reports whether what rose says what a behaviour did.
+func (m series) tells(behaviour string) bool {
+	want := must[behaviour]
+	if want == nil {
+		return m.sum() > 0
+	}
+	for name := range m {
+		if want.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
 // moved gives the counters that say why and rose from a to b, and by how much;
 // with legal those of ordinary connections too, where nothing else rose.
 func moved(a, b series, legal bool) series {

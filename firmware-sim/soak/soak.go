@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/packetboat/packetboat/firmware-sim/proc"
 	"github.com/packetboat/packetboat/internal/rig/hostile"
 )
 
@@ -36,7 +35,14 @@ type Options struct {
 	Seed uint64
 	Out  io.Writer
 
-	extra []hostile.Behaviour // more of them, for tests
+	extra []attack // more of them, for tests
+}
+
+// attack is a behaviour, as the soak sees it.
+type attack struct {
+	name, breaks string
+	legal, slow  bool
+	run          func(ctx context.Context, t hostile.Target) hostile.Report
 }
 
 // ErrBroken says that a promise was found broken.
@@ -48,7 +54,7 @@ type soak struct {
 	began      time.Time
 	world      *world
 	honest     *honest
-	behaviours []hostile.Behaviour
+	behaviours []attack
 	seen       observed // the watcher's, and after it has ended the verdict's
 
 	mu     sync.Mutex
@@ -77,25 +83,41 @@ func (s *soak) breaks(format string, args ...any) {
 
 // Run soaks. Its error is ErrBroken where a promise is, and another where the
 // soak itself could not be done.
-func Run(ctx context.Context, o Options) (err error) {
-	s := &soak{o: o, began: time.Now(), rows: map[string]*row{}}
+func Run(ctx context.Context, o Options) error {
+	s, err := prepare(ctx, o)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// prepare starts the programs. Where it gives no error, run or world.end is due.
+func prepare(ctx context.Context, o Options) (_ *soak, err error) {
 	if err := o.check(); err != nil {
-		return err
+		return nil, err
 	}
+	s := &soak{o: o, began: time.Now(), rows: map[string]*row{}}
 	if s.world, err = build(ctx, o); err != nil {
-		return err
+		return nil, err
 	}
-	defer proc.CloseIdle()
-	defer s.world.end() // every path ends what was started
+	defer func() {
+		if err != nil {
+			s.world.end()
+		}
+	}()
 	if err := s.world.start(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if s.behaviours, err = s.choose(); err != nil {
-		return err
+		return nil, err
 	}
-	if s.honest, err = newHonest(ctx, s.world, o); err != nil {
-		return err
-	}
+	s.honest, err = newHonest(ctx, s.world, o)
+	return s, err
+}
+
+// run plays and judges, and ends what prepare started.
+func (s *soak) run(ctx context.Context) error {
+	defer s.world.end() // every path ends what was started
 	s.say("%s; %d hostile behaviours", s.honest.what, len(s.behaviours))
 	if err := s.play(ctx); err != nil {
 		return err
@@ -118,16 +140,20 @@ func (o *Options) check() error {
 }
 
 // choose finds the behaviours that the edge can be met with.
-func (s *soak) choose() ([]hostile.Behaviour, error) {
-	all := append(hostile.Behaviours(s.target()), s.o.extra...)
+func (s *soak) choose() ([]attack, error) {
+	var all []attack
+	for _, b := range hostile.Behaviours(s.target()) {
+		all = append(all, attack{b.Name, b.Breaks, b.Legal, b.Slow, b.Run})
+	}
+	all = append(all, s.o.extra...)
 	if s.o.Only == nil {
 		return all, nil
 	}
-	var some []hostile.Behaviour
+	var some []attack
 	for _, name := range s.o.Only {
 		found := false
 		for _, b := range all {
-			if b.Name == name {
+			if b.name == name {
 				some, found = append(some, b), true
 			}
 		}
@@ -169,11 +195,19 @@ func (s *soak) play(ctx context.Context) (err error) {
 	defer s.honest.silence()
 	wg.Go(func() { s.watch(watching, cancel) })
 	if err := s.oneByOne(ctx); err != nil {
-		return err
+		return s.reason(ctx, err)
 	}
 	if err := s.together(ctx); err != nil {
-		return err
+		return s.reason(ctx, err)
 	}
 	s.say("the hostile have gone; the sensors end, and the edge sends what is still out there")
 	return s.drain(ctx)
+}
+
+// reason finds out whether what did not work was for the edge having gone.
+func (s *soak) reason(ctx context.Context, err error) error {
+	if edge, kills := s.world.running(); s.died(ctx, edge, kills) {
+		return fmt.Errorf("%w: the edge ended by itself: %w\n%s", ErrBroken, err, edge.Tail())
+	}
+	return err
 }

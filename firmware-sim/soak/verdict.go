@@ -89,7 +89,7 @@ func (s *soak) table() error {
 	t := tabwriter.NewWriter(s.o.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "behaviour\tpasses\tattempts\twhat the edge did\tcounters, from one pass alone\n")
 	for _, b := range s.behaviours {
-		x := s.rows[b.Name]
+		x := s.rows[b.name]
 		if x == nil {
 			continue
 		}
@@ -97,7 +97,7 @@ func (s *soak) table() error {
 		if x.group != "" {
 			counters += " (" + x.group + ")"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\n", b.Name, x.passes, x.Attempts, x.Summary(4), counters)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\n", b.name, x.passes, x.Attempts, x.Summary(4), counters)
 	}
 	return t.Flush()
 }

@@ -23,10 +23,13 @@ type service struct {
 
 // look notes a new count.
 func (v *service) look(now time.Time, count int64) {
-	if count > v.count || v.since.IsZero() {
+	if v.since.IsZero() {
 		v.count, v.since = count, now
 	}
 	v.longest = max(v.longest, now.Sub(v.since))
+	if count > v.count {
+		v.count, v.since = count, now
+	}
 }
 
 const (
@@ -34,7 +37,7 @@ const (
 	progress = 10 * time.Second       // between two lines
 )
 
-// watched things, for the report.
+// observed is what the watcher saw.
 type observed struct {
 	acknowledged, shown service
 	memory              int64 // the most that was resident

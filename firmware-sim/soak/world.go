@@ -191,6 +191,7 @@ func (w *world) end() {
 	if w.client != nil {
 		w.client.Close()
 	}
+	proc.CloseIdle()
 }
 
 // target is the edge as a stranger on another machine reaches it, with the
