@@ -2,9 +2,12 @@ package soak
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +19,8 @@ import (
 	"github.com/packetboat/packetboat/internal/rig/receipts"
 )
 
-// sensors is how many honest ones there are.
+// sensors is how many honest ones there are: two over TCP, one over TLS and one
+// over WebSocket.
 const sensors = 4
 
 // honest is who has a right to be served: sensors with receipts, and an on-board
@@ -50,18 +54,25 @@ func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
 		if err != nil {
 			return nil, err
 		}
-		clients = append(clients, fleet.Client{ID: name, Source: fleet.FromDevice(d, 0), Version: byte(4 + i%2)})
+		doors := [sensors]string{"tcp://" + w.mqtt, "tcp://" + w.mqtt, "tls://" + w.mqtts, "ws://" + w.ws}
+		clients = append(clients, fleet.Client{ID: name, Source: fleet.FromDevice(d, 0), Version: byte(4 + i%2), Broker: doors[i]})
 	}
+	cert, err := os.ReadFile(w.path("cert.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
 	if h.writer, err = receipts.Append(w.path("receipts")); err != nil {
 		return nil, err
 	}
 	h.fleet, err = fleet.New(clients, fleet.Options{
-		Broker: w.mqtt, Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
+		TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
 	})
 	if err != nil {
 		return nil, errors.Join(err, h.writer.Close())
 	}
-	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, %s, and a display", sensors, o.Rate, words)
+	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, %s, over TCP, TLS and WebSocket, and a display", sensors, o.Rate, words)
 	return h, nil
 }
 

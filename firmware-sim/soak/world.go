@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -58,6 +57,11 @@ func build(ctx context.Context, o Options) (*world, error) {
 	if err := os.MkdirAll(w.path("bin"), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder: %w", err)
 	}
+	if o.Bin != "" { // a bare name would be looked for elsewhere
+		if o.Bin, err = filepath.Abs(o.Bin); err != nil {
+			return nil, fmt.Errorf("finding the programs: %w", err)
+		}
+	}
 	if w.edgePath, w.hubPath, err = proc.Programs(ctx, o.Bin, w.path("bin")); err != nil {
 		return nil, err
 	}
@@ -88,26 +92,17 @@ func (w *world) configure(ctx context.Context) (err error) {
 	if err := os.WriteFile(w.path("acl"), []byte(acl), 0o600); err != nil {
 		return fmt.Errorf("writing the topic list: %w", err)
 	}
-	keys, err := exec.CommandContext(ctx, w.edgePath, "config", "keys").Output()
-	if err != nil {
-		return fmt.Errorf("asking the edge for its keys: %w", err)
-	}
-	doors, files := "", ""
-	if bytes.Contains(keys, []byte("listen.mqtts")) {
-		doors = fmt.Sprintf(", mqtts: %q, ws: %q", w.mqtts, w.ws)
-		files = fmt.Sprintf("  acl_file: %s\n  tls: {cert_file: %s, key_file: %s}\n", w.path("acl"), w.path("cert.pem"), w.path("key.pem"))
-	} else {
-		w.mqtts, w.ws = "", ""
-	}
 	text := fmt.Sprintf(`device: %s
 data_dir: %s
-listen: {mqtt: %q, http: %q%s}
+listen: {mqtt: %q, mqtts: %q, ws: %q, http: %q}
 sensors:
   users_file: %s
-%slanes:
+  acl_file: %s
+  tls: {cert_file: %s, key_file: %s}
+lanes:
   - {name: drop, filters: ["hostile/unread/#"]}
 hub: {urls: ["tcp://%s"]}
-`, device, w.path("edge-data"), w.mqtt, w.http, doors, w.path("users"), files, w.hubMQTT)
+`, device, w.path("edge-data"), w.mqtt, w.mqtts, w.ws, w.http, w.path("users"), w.path("acl"), w.path("cert.pem"), w.path("key.pem"), w.hubMQTT)
 	if err := os.WriteFile(w.path("edge.yaml"), []byte(text), 0o600); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
@@ -206,9 +201,5 @@ func (w *world) target() hostile.Target {
 			return d.DialContext(ctx, "tcp", addr)
 		}
 	}
-	t := hostile.Target{Dial: dial(w.mqtt), Username: "guest", Password: w.strangerPassword}
-	if w.mqtts != "" {
-		t.DialTLS, t.DialWebSocket = dial(w.mqtts), dial(w.ws)
-	}
-	return t
+	return hostile.Target{Dial: dial(w.mqtt), DialTLS: dial(w.mqtts), DialWebSocket: dial(w.ws), Username: "guest", Password: w.strangerPassword}
 }
