@@ -4,23 +4,29 @@ import (
 	"encoding/binary"
 )
 
-// synced reports whether the frames that are missing before the one in view
-// were synced once: if no frame from there on was built after such a sync, they
-// and all that follows are one commit that a cut tore.
-func (r *recovery) synced(seg *segment) (bool, error) {
-	missing := r.view.index // frames before it, plus 1 as frames tell it: at least one more
-	if r.view.synced == 0 || r.view.synced > missing {
-		return true, nil
+// jump judges the frame in view, which has another index than the one expected.
+// synced: the frames that are missing before it were synced once. If no frame
+// from there on was built after such a sync, they and all that follows are one
+// commit that a cut tore. inPlace is false for a page that stands where another
+// one should: a frame from behind or from before.
+func (r *recovery) jump(seg *segment, expected uint32) (synced, inPlace bool, err error) {
+	if r.view.index < expected {
+		return true, false, nil
 	}
-	for off := r.view.next; ; off = r.ahead.next {
+	inPlace = true
+	synced = r.view.synced == 0 || r.view.synced > r.view.index // both plus 1, as frames tell it
+	for off, first := r.view.next, true; first || !synced; off, first = r.ahead.next, false {
 		ok, err := r.ahead.find(seg, off, seg.size)
-		if err != nil || !ok {
-			return false, err
+		if err != nil {
+			return false, false, err
 		}
-		if r.ahead.synced > missing {
-			return true, nil
+		if !ok {
+			break
 		}
+		inPlace = inPlace && r.ahead.index > r.view.index
+		synced = synced || r.ahead.synced > r.view.index
 	}
+	return synced, inPlace, nil
 }
 
 // readKept finds the entries that the base snapshot promises in older segments.
