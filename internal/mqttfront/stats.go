@@ -45,6 +45,8 @@ type counters struct {
 	messagesIn, bytesIn, acks, ackWrites, ackFailures, refused, withheld atomic.Int64
 	settledTwice, stalls, stallTimeouts, wills, fanOut                   atomic.Int64
 
+	limits limitCounters
+
 	mu       sync.Mutex
 	refusals map[byte]int64   // guarded by mu
 	kinds    map[string]int64 // guarded by mu

@@ -20,6 +20,16 @@ type Handler interface {
 	Connect(ctx context.Context, p *Peer) (Session, Welcome, error)
 }
 
+// WillHandler is a Handler that also takes wills whose connections are not there
+// any more: after a restart, the wills of those clients that do not come back in
+// time. Without it these are dropped, and counted.
+type WillHandler interface {
+	// Will takes a will as Session.Publish takes a message: without blocking, and
+	// settle is called once. Wills of different clients come from one goroutine,
+	// one after the other.
+	Will(p *Publish, clientID, username string, settle Settle)
+}
+
 // Session is what a Handler made of one connection.
 type Session interface {
 	// Publish takes a message: from the connection's reader, in the order of
