@@ -394,7 +394,9 @@ func (c *raw) publish(topic string, id int, payload string, props ...byte) {
 func (c *raw) publishPacket(topic string, id int, flags byte, payload string, props ...byte) []byte {
 	b := str(topic)
 	if id > 0 {
-		flags |= 2
+		if flags&6 == 0 {
+			flags |= 2
+		}
 		b = append(b, u16(id)...)
 	}
 	if c.version >= 5 {

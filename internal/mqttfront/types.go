@@ -70,6 +70,9 @@ type Peer struct {
 	Remote net.Addr
 	// TLS is nil on a plain connection.
 	TLS *tls.ConnectionState
+	// Transport is "tcp", "tls", "ws" or "wss": a connection with a method
+	// Transport() string says it itself.
+	Transport string
 	// Disconnect ends the connection: MQTT 5 clients are told code and reason.
 	// It returns at once, may be called from any goroutine and more than once;
 	// the first call decides. A Publish that is about to begin may still come
@@ -104,7 +107,8 @@ func (r *Refusal) Error() string {
 
 // Publish is one message from a client.
 type Publish struct {
-	// Topic is a valid topic name, aliases resolved, that does not begin with $.
+	// Topic is a valid topic name, aliases resolved. It may begin with $, but is
+	// not below $SYS or $share.
 	Topic   string
 	Payload []byte
 	QoS     byte
