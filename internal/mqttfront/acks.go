@@ -297,7 +297,7 @@ func (c *conn) conclude(e *entry) {
 		case taken && (e.retains || fan.wants(&e.pub)):
 			fan.offer(c.id, &e.pub)
 		case e.retains:
-			fan.refuse(&e.pub)
+			fan.refuse(&e.pub, e.withhold || e.code < UnspecifiedError)
 		}
 	}
 	e.pub, e.user, e.received = Publish{}, nil, nil

@@ -217,15 +217,15 @@ func (c *conn) forgetReceived(e *entry, id uint16, r *received, pub *Publish) {
 		changes = append(changes, Change{Key: s.receivedKey(id)})
 	}
 	retains := pub != nil && pub.Retain
-	if retains {
-		changes = append(changes, c.f.local.retainChange(c.id, pub)...)
-	}
 	if pub != nil {
 		e.pub, e.released, e.retains = *pub, true, retains
 	}
+	if retains {
+		changes = append(changes, c.f.local.retainChange(c.id, &e.pub)...)
+	}
 	c.f.save(changes, func(err error) { s.released(id, r, err) })
 	if retains {
-		c.f.local.retainHanded(pub)
+		c.f.local.retainHanded(pub.Topic)
 	}
 }
 

@@ -372,11 +372,12 @@ func (c *conn) give(e *entry, settle Settle) {
 		e.retains = true
 		p.Save = append(p.Save, c.f.local.retainChange(c.id, p)...)
 	}
+	topic := p.Topic // p may be settled and forgotten when Publish returns
 	c.calling = true
 	c.session.Publish(p, settle)
 	c.calling = false
 	if retains {
-		c.f.local.retainHanded(p)
+		c.f.local.retainHanded(topic)
 	}
 }
 
