@@ -134,7 +134,8 @@ func (c *conn) timedOut(err error) error {
 		c.reader.trimmed = true
 		return nil
 	case c.keepAlive == 0:
-		return nil // somebody woke us; he has said why by now
+		c.setReadDeadline(time.Now()) // woken for nothing
+		return nil
 	}
 	c.f.n.limit(limitKeepAlive)
 	c.f.n.protocol("keep_alive")

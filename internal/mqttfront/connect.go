@@ -351,8 +351,8 @@ type connack struct {
 func (a *connack) append(dst []byte) []byte {
 	if a.version < 5 {
 		var present byte
-		if a.present && a.code == Success {
-			present = 1 // [MQTT-3.2.2-4] of 3.1.1
+		if a.present && a.code == Success && a.version == 4 {
+			present = 1 // [MQTT-3.2.2-2] of 3.1.1; MQTT 3.1 does not know it
 		}
 		return append(dst, typeConnack<<4, 2, present, connackV3(a.code))
 	}

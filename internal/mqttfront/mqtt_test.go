@@ -31,6 +31,7 @@ type fakeHandler struct {
 	mu       sync.Mutex
 	cond     *sync.Cond
 	sessions []*fakeSession
+	orphans  []string // wills from before the start; guarded by mu
 }
 
 type fakeSession struct {
@@ -78,7 +79,7 @@ func (s *fakeSession) Publish(p *Publish, settle Settle) {
 	if s.closed > 0 {
 		panic("Publish after Close")
 	}
-	s.got = append(s.got, Publish{Topic: p.Topic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup, Will: p.Will, Properties: p.Properties})
+	s.got = append(s.got, Publish{Expiry: p.Expiry, Topic: p.Topic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup, Will: p.Will, Properties: p.Properties})
 	s.h.cond.Broadcast()
 	s.h.mu.Unlock()
 	s.h.publish(s, p, settle)
@@ -157,6 +158,18 @@ type server struct {
 // start runs a front on a port of its own until the test ends.
 func start(t testing.TB, h *fakeHandler, o Options) *server {
 	t.Helper()
+	s := begin(t, h, o)
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// begin runs a front that the caller stops.
+func begin(t testing.TB, h *fakeHandler, o Options) *server {
+	t.Helper()
 	if len(o.Listeners) == 0 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -188,11 +201,6 @@ func start(t testing.TB, h *fakeHandler, o Options) *server {
 		})
 		return result
 	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Error(err)
-		}
-	})
 	return s
 }
 
