@@ -9,7 +9,7 @@ import (
 
 // A SUBSCRIBE or UNSUBSCRIBE that breaks the rules ends the connection, MQTT 5
 // with the reason. [MQTT-3.8.1-1] [MQTT-3.8.3-1,2,4,5] [MQTT-3.10.1-1] [MQTT-3.10.3-1,2]
-func TestMalformedFilters(t *testing.T) {
+func TestFilterViolations(t *testing.T) {
 	s := start(t, newFake(), Options{FanOut: true})
 	id := u16(1)
 	for name, tc := range map[string]struct {
