@@ -181,8 +181,8 @@ func (c *conn) establish(h *hello, peer *Peer) error {
 	ack := c.connack(h, present, bounded, serverKeepAlive)
 	c.f.strangers.leave(c)
 	c.reader.accounted = 0
+	c.writeConnack(ack)
 	c.s.mu.Lock()
-	c.send(ack)
 	c.s.conn = c
 	c.open.Store(true)
 	c.s.out.resume(c.version, int(h.receiveMaximum), h.maxPacket, h.aliases)
@@ -191,6 +191,18 @@ func (c *conn) establish(h *hello, peer *Peer) error {
 	c.f.n.connects.Add(1)
 	c.setReadDeadline(time.Now())
 	return nil
+}
+
+// writeConnack writes the first packet to a client, which nothing may overtake:
+// there is no writer yet. [MQTT-3.2.0-1]
+func (c *conn) writeConnack(ack []byte) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.f.o.WriteTimeout))
+	if c.ending.Load() {
+		return
+	}
+	if _, err := c.Conn.Write(ack); err != nil {
+		c.endLost(fmt.Errorf("write to client: %w", err))
+	}
 }
 
 // takeSession puts a session on the seat of c, and makes durable what of it

@@ -440,3 +440,10 @@ func userProp(kv ...string) (b []byte) {
 	}
 	return b
 }
+
+func fromPairs(kv ...string) (out []stream.Property) {
+	for i := 0; i < len(kv); i += 2 {
+		out = append(out, stream.Property{Key: kv[i], Value: kv[i+1]})
+	}
+	return out
+}
