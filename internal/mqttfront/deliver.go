@@ -148,7 +148,7 @@ func (f *Front) dropSubscriptions(s *session) []Change {
 			out = append(out, Change{Key: filterKey(s.key, sub.filter)})
 		}
 	}
-	s.subs = subscriptions{}
+	s.subs.filters, s.subs.bytes = nil, 0
 	s.out.close()
 	for _, n := range s.out.saving.gone {
 		out = append(out, Change{Key: outKey(s.key, n)})

@@ -12,10 +12,8 @@ const (
 	letterCost = 256 // what a letter costs beside what it holds, roughly
 	slotCost   = 128 // and each place in an outbox
 
-	propSubID     = 0x0B
-	maxSubID      = 268435455
-	maxOutAliases = 64  // topics behind aliases towards a subscriber
-	maxOutAlias   = 256 // bytes of such a topic
+	propSubID = 0x0B
+	maxSubID  = 268435455
 )
 
 // letter is a settled message on its way to local subscribers, or kept as

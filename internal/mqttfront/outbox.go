@@ -1,15 +1,13 @@
 package mqttfront
 
-import (
-	"time"
-)
+import "time"
 
 const (
 	// maxOutInflight bounds the QoS 1 and 2 messages on the way to a subscriber
 	// that it has not answered; its Receive Maximum may be lower.
 	maxOutInflight = 64
 	// maxPlainBytes bounds the QoS 0 messages that wait for a subscriber to read.
-	maxPlainBytes = 256 << 10
+	maxPlainBytes = 1 << 20
 )
 
 // outbox is what is on its way to one subscriber, as a state machine without
@@ -223,7 +221,7 @@ func (o *outbox) sendNext(buf []byte, open bool, now time.Time) (_ []byte, more 
 	if o.replay.asked != o.replay.answered {
 		return buf, false // nothing new overtakes a SUBACK
 	}
-	m, blocked := o.nextRetained(open)
+	m, blocked := o.nextRetained(open, now)
 	if m != nil {
 		o.lastN++
 		s := slot{m: m, n: o.lastN, qos: m.qos, born: o.l.tick.Load()}
@@ -249,7 +247,7 @@ func (o *outbox) sendNext(buf []byte, open bool, now time.Time) (_ []byte, more 
 
 // sendFirst sends s, which is in none of the lists.
 func (o *outbox) sendFirst(buf []byte, s slot, now time.Time) []byte {
-	if s.m.expired(now) && !s.dup {
+	if s.m.expired(now) {
 		o.l.dropped("expired", limitNone) // [MQTT-3.3.2-5]
 		o.finish(&s)
 		return buf
@@ -293,102 +291,6 @@ func (o *outbox) publish(buf []byte, s *slot, now time.Time) (_ []byte, ok bool)
 		o.aliases.learn(s.m.topic)
 	}
 	return p.append(buf), true
-}
-
-// acked handles PUBACK, PUBREC and PUBCOMP (kind is the packet type) of the
-// client; code is Success before MQTT 5. The caller queues reply and then wakes
-// the session: PUBRELs and what the window lets through leave by take.
-func (o *outbox) acked(kind byte, id uint16, code byte) (reply []byte, err *wireError) {
-	if id == 0 {
-		return nil, &wireError{ProtocolError, "protocol", "acknowledgement of packet identifier 0"}
-	}
-	for i := range o.released {
-		if o.released[i].id == id {
-			return o.ackReleased(i, kind)
-		}
-	}
-	for i := range o.sent {
-		s := &o.sent[i]
-		if s.id != id {
-			continue
-		}
-		switch {
-		case kind == typePuback && s.qos == 1, kind == typePubrec && s.qos == 2 && code >= UnspecifiedError: // [MQTT-4.3.3-4]
-			o.removeSent(i)
-			return nil, nil
-		case kind == typePubrec && s.qos == 2:
-			o.receive(i)
-			return nil, nil
-		}
-		return nil, &wireError{ProtocolError, "protocol", "acknowledgement does not fit the QoS of the message"}
-	}
-	// Answered twice, given up meanwhile, or never sent. A client that waits for
-	// a PUBREL gets one, so that it can forget the message.
-	o.l.strayAck()
-	if kind != typePubrec || code >= UnspecifiedError {
-		return nil, nil
-	}
-	if o.version < 5 {
-		return appendPubrel(nil, id), nil
-	}
-	return []byte{typePubrel<<4 | 2, 3, byte(id >> 8), byte(id), PacketIdentifierNotFound}, nil
-}
-
-// ackReleased handles an answer to a message whose PUBREC has come.
-func (o *outbox) ackReleased(i int, kind byte) (reply []byte, err *wireError) {
-	switch kind {
-	case typePubcomp:
-		s := o.released[i]
-		if s.wire {
-			o.busy--
-		}
-		o.released = append(o.released[:i], o.released[i+1:]...)
-		if i < o.releases {
-			o.releases--
-		}
-		o.finish(&s)
-		return nil, nil
-	case typePubrec:
-		if i < o.releases {
-			return appendPubrel(nil, o.released[i].id), nil
-		}
-		return nil, nil
-	}
-	return nil, &wireError{ProtocolError, "protocol", "PUBACK for a QoS 2 message"}
-}
-
-// receive takes the PUBREC of sent[i]: the client has the message.
-func (o *outbox) receive(i int) {
-	s := o.sent[i]
-	o.takeSent(i)
-	if s.m != nil {
-		o.bytes -= s.m.cost()
-		o.l.release(s.m)
-		s.m = nil
-	}
-	s.released = true
-	o.released = append(o.released, s)
-	o.saveReceived(&o.released[len(o.released)-1])
-}
-
-// removeSent ends the delivery of sent[i].
-func (o *outbox) removeSent(i int) {
-	s := o.sent[i]
-	o.takeSent(i)
-	if s.wire {
-		o.busy--
-	}
-	o.finish(&s)
-}
-
-// takeSent takes sent[i] out of the list.
-func (o *outbox) takeSent(i int) {
-	if i >= len(o.sent)-o.resend {
-		o.resend--
-	}
-	copy(o.sent[i:], o.sent[i+1:])
-	o.sent[len(o.sent)-1] = slot{}
-	o.sent = o.sent[:len(o.sent)-1]
 }
 
 // resume is called, with session.conn set, when a connection takes the session
@@ -502,7 +404,7 @@ func (o *outbox) close() {
 func (o *outbox) expire(now time.Time) {
 	late := 0
 	for i := range o.queue.all() {
-		if s := o.queue.at(i); s.m.expired(now) && !s.dup {
+		if s := o.queue.at(i); s.m.expired(now) {
 			late++
 		}
 	}
@@ -512,7 +414,7 @@ func (o *outbox) expire(now time.Time) {
 	var rest fifo[slot]
 	for o.queue.len() > 0 {
 		s := o.queue.pop()
-		if s.m.expired(now) && !s.dup {
+		if s.m.expired(now) {
 			o.l.dropped("expired", limitNone)
 			o.finish(&s)
 			continue
@@ -534,36 +436,4 @@ func (o *outbox) hasRoom(qos byte) bool {
 		return o.present && o.plainBytes < maxPlainBytes
 	}
 	return o.present && o.queue.len()+len(o.sent)+len(o.released) < o.window
-}
-
-// outAliases are the topic aliases of one connection towards its client: the
-// first topics that are sent get one each. A packet that is taken is written or
-// the connection ends, so that an alias that was sent is known.
-type outAliases struct {
-	max int
-	m   map[string]uint16
-}
-
-// of gives the alias of topic, 0 if it can have none; known says that the client
-// has been told.
-func (a *outAliases) of(topic string) (alias uint16, known bool) {
-	if a.max == 0 || len(topic) > maxOutAlias {
-		return 0, false
-	}
-	if alias, known = a.m[topic]; known || len(a.m) >= a.max {
-		return alias, known
-	}
-	return uint16(len(a.m) + 1), false
-}
-
-// learn notes that topic leaves with the alias that of gave.
-func (a *outAliases) learn(topic string) {
-	if a.m == nil {
-		a.m = make(map[string]uint16)
-	}
-	a.m[topic] = uint16(len(a.m) + 1)
-}
-
-func appendPubrel(dst []byte, id uint16) []byte {
-	return append(dst, typePubrel<<4|2, 2, byte(id>>8), byte(id))
 }

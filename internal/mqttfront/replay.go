@@ -1,5 +1,7 @@
 package mqttfront
 
+import "time"
+
 // replayBudget bounds the retained topics that one take looks at.
 const replayBudget = 2048
 
@@ -52,7 +54,7 @@ func (o *outbox) answered() {
 
 // nextRetained gives the next retained message that was asked for. blocked: there
 // is one, which has to wait.
-func (o *outbox) nextRetained(open bool) (m *outMessage, blocked bool) {
+func (o *outbox) nextRetained(open bool, now time.Time) (m *outMessage, blocked bool) {
 	for len(o.replay.work) > 0 {
 		w := &o.replay.work[0]
 		at := *w
@@ -70,7 +72,7 @@ func (o *outbox) nextRetained(open bool) (m *outMessage, blocked bool) {
 			*w = at
 			return nil, true
 		}
-		if w.sub.noLocal && l.origin == o.s.id {
+		if w.sub.noLocal && l.origin == o.s.id || l.expired(now) {
 			continue // [MQTT-3.8.3-3]
 		}
 		// [MQTT-3.3.1-8,9,12]

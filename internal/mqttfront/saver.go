@@ -129,13 +129,7 @@ func (v *saver) save(l *local, tick uint32, all bool, done func() func(error)) {
 		if !o.closed && l.stores(s) {
 			changes, more = o.changes(tick, all)
 		}
-		if len(changes) > 0 {
-			var d func(error)
-			if done != nil {
-				d = done()
-			}
-			l.store.Save(changes, d) // in the lock: a later change of a key is saved later
-		}
+		l.saveChunks(changes, done) // in the lock: a later change of a key is saved later
 		if o.saving.dirty = more; more {
 			again = append(again, s)
 		}
@@ -145,6 +139,27 @@ func (v *saver) save(l *local, tick uint32, all bool, done func() func(error)) {
 		v.mu.Lock()
 		v.dirty = append(v.dirty, again...)
 		v.mu.Unlock()
+	}
+}
+
+// saveChunk is what one Save has at least, in bytes, unless it is the last.
+const saveChunk = 64 << 10
+
+// saveChunks saves changes that need not become durable together: more than a
+// little does not fit into a commit.
+func (l *local) saveChunks(changes []Change, done func() func(error)) {
+	size, from := 0, 0
+	for i := range changes {
+		size += len(changes[i].Key) + len(changes[i].Value)
+		if size < saveChunk && i+1 < len(changes) {
+			continue
+		}
+		var d func(error)
+		if done != nil {
+			d = done()
+		}
+		l.store.Save(changes[from:i+1], d)
+		size, from = 0, i+1
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -175,7 +176,11 @@ func (s *session) end() {
 	s.mu.Unlock()
 	changes = append(changes, s.f.dropSubscriptions(s)...)
 	if s.stored {
-		s.f.save(changes, nil)
+		// Not in one piece, which might be too large; what a crash leaves over
+		// belongs to nothing, since the session itself goes first.
+		for chunk := range slices.Chunk(changes, 256) {
+			s.f.save(chunk, nil)
+		}
 	}
 	s.f.wills.returned(s.id, true)
 }

@@ -7,6 +7,8 @@ import (
 )
 
 const (
+	// maxFilterBytes bounds the text of one session's filters.
+	maxFilterBytes = 192 << 10
 	// maxFilterWeight bounds all filters together, see weightOf: 16 MiB.
 	maxFilterWeight = 64 << 10
 
@@ -16,6 +18,7 @@ const (
 // subscriptions are those of one session, guarded by its mu.
 type subscriptions struct {
 	filters map[string]*subscription
+	bytes   int      // of filters
 	gather  struct { // fan-out goroutine only
 		round uint64
 		index int
@@ -230,6 +233,10 @@ func (s *session) enter(sub *subscription) byte {
 		s.f.n.limit(limitSubscriptions)
 		return QuotaExceeded
 	}
+	if old == nil && s.subs.bytes+len(sub.filter) > maxFilterBytes {
+		s.f.n.limit(limitFilter)
+		return QuotaExceeded
+	}
 	// [MQTT-3.3.1-9,10,11]
 	retained := s.f.fan != nil && !isShared(sub.filter) && (sub.handling == 0 || sub.handling == 1 && old == nil)
 	number := func() {
@@ -241,15 +248,23 @@ func (s *session) enter(sub *subscription) byte {
 		s.f.n.limit(limitFilterLevels)
 		return QuotaExceeded
 	}
-	if s.subs.filters == nil {
-		s.subs.filters = make(map[string]*subscription)
-	}
-	s.subs.filters[sub.filter] = sub
+	s.subs.put(sub)
 	s.out.replay.remove(sub.filter)
 	if retained && sub.since > 0 {
 		s.out.replay.add(sub)
 	}
 	return sub.qos
+}
+
+// put enters sub, in place of one with the same filter.
+func (s *subscriptions) put(sub *subscription) {
+	if s.filters == nil {
+		s.filters = make(map[string]*subscription)
+	}
+	if s.filters[sub.filter] == nil {
+		s.bytes += len(sub.filter)
+	}
+	s.filters[sub.filter] = sub
 }
 
 // cancel ends a subscription, if there is one. The caller holds s.mu.
@@ -260,6 +275,7 @@ func (s *session) cancel(filter string) bool {
 	}
 	l := s.f.local
 	delete(s.subs.filters, filter)
+	s.subs.bytes -= len(filter)
 	l.topics.remove(sub)
 	s.out.replay.remove(filter)
 	if sub.group != nil {
@@ -312,10 +328,7 @@ func (s *session) loadSubscription(key string, value []byte) bool {
 	if s.subs.filters[sub.filter] != nil || !s.f.local.topics.add(sub, nil, maxFilterWeight, nil) {
 		return false
 	}
-	if s.subs.filters == nil {
-		s.subs.filters = make(map[string]*subscription)
-	}
-	s.subs.filters[sub.filter] = sub
+	s.subs.put(sub)
 	return true
 }
 
