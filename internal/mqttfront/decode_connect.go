@@ -56,7 +56,7 @@ func decodeConnect(b []byte) (h hello, err *wireError) {
 	case r.bad, name != "MQTT" && name != "MQIsdp":
 		return h, malformed("not a CONNECT of MQTT") // [MQTT-3.1.2-1]
 	case name == "MQTT" && version[0] != 4 && version[0] != 5, name == "MQIsdp" && version[0] != 3:
-		h.version = 4 // it is answered in the form that every version has
+		h.version = 4                                                                                // it is answered in the form that every version has
 		return h, &wireError{UnsupportedProtocolVersion, "version", "protocol version is not known"} // [MQTT-3.1.2-2]
 	}
 	h.version = version[0]

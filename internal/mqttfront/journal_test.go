@@ -152,6 +152,12 @@ func (j *journal) messages() []string {
 	return slices.Clone(j.taken)
 }
 
+func (j *journal) published() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.wills)
+}
+
 func (j *journal) Load(yield func(key string, value []byte) bool) error {
 	j.mu.Lock()
 	all := maps.Clone(j.durable)
@@ -164,7 +170,9 @@ func (j *journal) Load(yield func(key string, value []byte) bool) error {
 	return nil
 }
 
-func (j *journal) Save(changes []Change, done func(error)) { j.add(record{changes: changes, done: done}) }
+func (j *journal) Save(changes []Change, done func(error)) {
+	j.add(record{changes: changes, done: done})
+}
 
 // take is the publish function of a fakeHandler.
 func (j *journal) take(_ *fakeSession, p *Publish, settle Settle) {

@@ -302,8 +302,8 @@ func TestTakeOverRaces(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	clean := connectOptions{id: "dev"}
-	c := connect(t, s.addr, clean)
+	eventually(t, "all have come", func() bool { st := s.Stats(); return st.Accepted == n*each && st.Strangers == 0 })
+	c := connect(t, s.addr, connectOptions{id: "dev"})
 	c.ping()
 	c.disconnect()
 	eventually(t, "all have left", func() bool {
