@@ -67,7 +67,7 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
 	}
 	b.stats.connects.Add(1)
-	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
+	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
 	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, trust: b.trust(), goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()

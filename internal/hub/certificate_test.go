@@ -175,7 +175,10 @@ func TestCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := runHub(t, conf)
-		_, ack, err := a.connect(h, c.cert, c.say)
+		d, ack, err := a.connect(h, c.cert, c.say)
+		if d != nil {
+			d.bye() // a hub that stops waits for who is there
+		}
 		if ack == nil || ack.ReasonCode != c.code {
 			t.Errorf("%s, %s, certificate %v, %+v: %v %+v, want 0x%02x", c.auth, c.devices, c.cert != nil, c.say, err, ack, c.code)
 		}

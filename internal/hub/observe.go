@@ -124,6 +124,7 @@ func (h *Hub) emitFront(e *obs.Emit) {
 	}
 	s := h.front.Stats()
 	e.Gauge("mqtt_connections", "Sockets, those not admitted included.", float64(s.Connections))
+	e.Gauge("mqtt_strangers", "Connections that are not let in yet.", float64(s.Strangers))
 	e.Gauge("mqtt_inflight_messages", "PUBLISHes that are not acknowledged.", float64(s.InflightMessages))
 	e.Gauge("mqtt_inflight_bytes", "What they take.", float64(s.InflightBytes))
 	e.Counter("mqtt_accepted_total", "Connections accepted.", float64(s.Accepted))
@@ -137,6 +138,7 @@ func (h *Hub) emitFront(e *obs.Emit) {
 	e.Counter("mqtt_ack_writes_total", "Writes that carried them.", float64(s.AckWrites))
 	e.Counter("mqtt_ack_failures_total", "Such writes that failed; each ended its connection.", float64(s.AckFailures))
 	e.Counter("mqtt_stalls_total", "Times reading from a device stopped because a bound was reached.", float64(s.Stalls))
+	byLabel(e, "mqtt_limit_hits_total", "Times a limit of the MQTT front was met.", "limit", s.Limits)
 	byLabel(e, "mqtt_protocol_errors_total", "Connections ended for breaking MQTT.", "error", s.ProtocolErrors)
 }
 
