@@ -513,3 +513,143 @@ func TestIndexMemory(t *testing.T) {
 		t.Fatalf("%.0f bytes for each of %d keys", each, len(k.index))
 	}
 }
+
+// Many dead slots beside a few live ones do not make snapshots grow.
+func TestSlotsAreBounded(t *testing.T) {
+	b := openMem(t, newMemDir(), tinyOptions(64))
+	peak := int64(0)
+	for i := range 100 {
+		commitEntries(t, b, entry(fmt.Sprintf("large/%d", i), 4000))
+		for range 20 {
+			w := Write{}
+			for range 200 {
+				w.State = append(w.State, entry("x", 1))
+			}
+			if err := b.Commit(w, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.commit(true); err != nil {
+			t.Fatal(err)
+		}
+		b.makeRoom()
+		peak = max(peak, b.slots())
+	}
+	if limit := b.o.SegmentBytes/2 + 2*b.o.SegmentBytes/10; peak > limit || peak < limit/4 {
+		t.Fatalf("%d slots, %d may be", peak, limit)
+	}
+	// All at once, in one commit over many segments.
+	for i := range 20 {
+		for j := range 40 {
+			w := Write{State: []Entry{entry(fmt.Sprintf("once/%d/%d", i, j), 1)}}
+			for range 200 {
+				w.State = append(w.State, entry("x", 1))
+			}
+			if err := b.Commit(w, func(_ stream.Position, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := b.commit(true); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.slots(); n > b.o.SegmentBytes*5/4 {
+		t.Fatalf("%d slots after one commit", n)
+	}
+	checkIndex(t, b)
+}
+
+// A disk that cannot read some of the map's pages costs what stands there, at
+// open and later, and no more.
+func TestEntriesCannotBeRead(t *testing.T) {
+	for name, running := range map[string]bool{"at open": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := newMemDir()
+			b := openMem(t, dir, testOptions())
+			for i := range 6 {
+				commitEntries(t, b, entry(fmt.Sprintf("key/%d", i), 5000)) // two pages each
+			}
+			old := b.segs.head
+			b = openMem(t, cutNow(dir), testOptions()) // the map stands in an older segment now
+			if b = openMem(t, cutNow(b.fs.(*memDir)), testOptions()); b.Stats().Entries != 6 {
+				t.Fatalf("%+v", b.Stats())
+			}
+			dir = b.fs.(*memDir)
+			at := int64(0)
+			for p := range old.kept.pages.Ranges() {
+				at = int64(old.kept.pages.Ranges()[p].First)*pageSize + 4*pageSize
+			}
+			fault := func(d *memDir) {
+				d.faultAt = func(op, name string, off int64) error {
+					if op == "read" && name == segmentName(old.id) && off == at {
+						return errInjected
+					}
+					return nil
+				}
+			}
+			if running {
+				fault(dir)
+			} else {
+				dir = cutNow(dir)
+				fault(dir)
+				b = openMem(t, dir, testOptions())
+			}
+			got := stateOf(t, b)
+			if s := b.Stats(); len(got) != 5 || s.Entries != 5 || s.StateDropped != 1 {
+				t.Fatalf("%d entries, %+v", len(got), s)
+			}
+			checkIndex(t, b)
+		})
+	}
+}
+
+// Entries never take the last segment: with nothing to evict they are refused,
+// and what comes from the log then still finds a place to be written.
+func TestUpkeepKeepsASegment(t *testing.T) {
+	dir := newMemDir()
+	b := openMem(t, dir, tinyOptions(8))
+	for i := 0; b.available() > reserveSegments; i++ {
+		if err := appendLarge(b, stream.Normal, i); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.commit(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flying, ok := next(t, b, stream.Normal, Limit{})
+	if !ok || b.Unsent(stream.Normal).Messages != 0 {
+		t.Fatal("not all is in flight")
+	}
+	refused := 0
+	for i := range 100 { // all in one commit
+		if err := b.Commit(Write{State: []Entry{entry(fmt.Sprintf("key/%d", i%4), 12_000)}}, func(_ stream.Position, err error) {
+			if errors.Is(err, ErrFull) {
+				refused++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = b.commit(true)
+	b.makeRoom()
+	if b.available() < 1 {
+		t.Fatalf("no segment is left, %d were refused", refused)
+	}
+	if err := b.Settle(flying.ID, settled(&flying)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.commit(true); err != nil {
+		t.Fatal(err)
+	}
+	if !b.makeRoom() {
+		t.Fatal("no room after everything was settled")
+	}
+	commitEntries(t, b, entry("key/9", 10))
+	checkIndex(t, b)
+}

@@ -164,9 +164,7 @@ func (r *recovery) replay() error {
 	if err != nil {
 		return err
 	}
-	if err := r.readKept(); err != nil {
-		return err
-	}
+	r.readKept()
 	for i := base; i < len(r.found); i++ {
 		if err := r.readSegment(r.found[i]); err != nil {
 			return err
