@@ -134,6 +134,16 @@ func TestStateFull(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	checkIndex(t, b)
+	o.MaxState /= 2
+	b = openMem(t, cutNow(b.fs.(*memDir)), o)
+	if err := b.Commit(Write{State: []Entry{entry("k/z", 1)}}, nil); !errors.Is(err, ErrStateFull) {
+		t.Fatal(err)
+	}
+	commitEntries(t, b, Entry{Key: "k/1"})
+	commitEntries(t, b, entry("k/3", 99))
+	if n := b.Stats().Entries; n != 9 {
+		t.Fatalf("%d entries", n)
+	}
 }
 
 // While messages are refused, entries go on: the whole map is put, replaced and
@@ -625,8 +635,8 @@ func TestUpkeepKeepsASegment(t *testing.T) {
 		t.Fatal("not all is in flight")
 	}
 	refused := 0
-	for i := range 100 { // all in one commit
-		if err := b.Commit(Write{State: []Entry{entry(fmt.Sprintf("key/%d", i%4), 12_000)}}, func(_ stream.Position, err error) {
+	for i := range 100 { // all in one commit; no segment is without a live one
+		if err := b.Commit(Write{State: []Entry{entry("x", 12_000), entry(fmt.Sprintf("once/%d", i), 1)}}, func(_ stream.Position, err error) {
 			if errors.Is(err, ErrFull) {
 				refused++
 			} else if err != nil {
