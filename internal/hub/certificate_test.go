@@ -220,6 +220,7 @@ func TestListedCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.send(batch(stream.NewEpoch(), 1, 1)) // it is let in, on both sides
 	if err := pki.RemoveUser(conf.DevicesPath(), "plain"); err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +242,7 @@ func TestCertificatesEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d.send(batch(stream.NewEpoch(), 1, 1)) // it is let in, on both sides
 		return d
 	}
 	one, two, three := connect("revoked", revoked), connect("stays", stays), connect("ends", ends)
@@ -266,7 +268,7 @@ func TestCertificatesEnd(t *testing.T) {
 	if code := three.disconnected(); code != mqttfront.NotAuthorized {
 		t.Errorf("at the end of its certificate: DISCONNECT 0x%02x", code)
 	}
-	two.send(batch(stream.NewEpoch(), 1, 1))
+	two.send(batch(stream.NewEpoch(), 2, 1))
 	if n := h.bridge.stats.expelled.Load(); n != 2 {
 		t.Errorf("%d counted", n)
 	}
