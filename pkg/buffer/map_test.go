@@ -620,8 +620,13 @@ func TestEntriesCannotBeRead(t *testing.T) {
 // Entries never take the last segment: with nothing to evict they are refused,
 // and what comes from the log then still finds a place to be written.
 func TestUpkeepKeepsASegment(t *testing.T) {
-	dir := newMemDir()
-	b := openMem(t, dir, tinyOptions(8))
+	for size := 1000; size < 15_000; size += 250 {
+		t.Run(fmt.Sprint(size), func(t *testing.T) { upkeepKeepsASegment(t, size) })
+	}
+}
+
+func upkeepKeepsASegment(t *testing.T, size int) {
+	b := openMem(t, newMemDir(), tinyOptions(8))
 	for i := 0; b.available() > reserveSegments; i++ {
 		if err := appendLarge(b, stream.Normal, i); err != nil {
 			t.Fatal(err)
@@ -636,7 +641,7 @@ func TestUpkeepKeepsASegment(t *testing.T) {
 	}
 	refused := 0
 	for i := range 100 { // all in one commit; no segment is without a live one
-		if err := b.Commit(Write{State: []Entry{entry("x", 12_000), entry(fmt.Sprintf("once/%d", i), 1)}}, func(_ stream.Position, err error) {
+		if err := b.Commit(Write{State: []Entry{entry("x", size), entry(fmt.Sprintf("once/%d", i), 1)}}, func(_ stream.Position, err error) {
 			if errors.Is(err, ErrFull) {
 				refused++
 			} else if err != nil {
@@ -662,4 +667,31 @@ func TestUpkeepKeepsASegment(t *testing.T) {
 	}
 	commitEntries(t, b, entry("key/9", 10))
 	checkIndex(t, b)
+}
+
+// Condensing ends: values of half a frame leave segments half empty, and are not
+// written again and again for that.
+func TestCondensingEnds(t *testing.T) {
+	for _, size := range []int{8140, 8200, 4100, 5400, 100} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			b := openMem(t, newMemDir(), refusing(tinyOptions(16)))
+			for i := range int(b.o.MaxState / charge("key/00", size)) {
+				commitEntries(t, b, entry(fmt.Sprintf("key/%02d", i), size))
+			}
+			for i := 0; stepLarge(b, stream.Normal, i) == nil; i++ {
+			}
+			before, calm := b.Stats().StateMoved, 0
+			for i := 0; calm < 40; i++ {
+				b.makeRoom()
+				now := b.Stats().StateMoved
+				if calm++; now != before {
+					before, calm = now, 0
+				}
+				if i > 400 {
+					t.Fatalf("%d entries were moved, and it goes on", now)
+				}
+			}
+			checkIndex(t, b)
+		})
+	}
 }
