@@ -675,8 +675,8 @@ func TestCondensingEnds(t *testing.T) {
 	for _, size := range []int{8140, 8200, 4100, 5400, 100} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			b := openMem(t, newMemDir(), refusing(tinyOptions(16)))
-			for i := range int(b.o.MaxState / charge("key/00", size)) {
-				commitEntries(t, b, entry(fmt.Sprintf("key/%02d", i), size))
+			for i := range int(b.o.MaxState / charge("key/0000", size)) {
+				commitEntries(t, b, entry(fmt.Sprintf("key/%04d", i), size))
 			}
 			for i := 0; stepLarge(b, stream.Normal, i) == nil; i++ {
 			}
