@@ -34,6 +34,7 @@ const (
 	limitWaitingWills
 	// Of the outbound half.
 	limitSubscriptions
+	limitFilter
 	limitTopicLevels
 	limitFilterLevels
 	limitFanOutQueue
@@ -123,16 +124,18 @@ var limitTexts = [numLimits]limitText{
 		"published without delay", "memory"},
 	limitSubscriptions: {"subscriptions", "subscriptions of a client", "MaxSubscriptions, 256",
 		"SUBACK 0x97", "each is in the index and on flash"},
+	limitFilter: {"filter", "the filters of a client, in bytes", bytesText(maxFilterBytes),
+		"SUBACK 0x97", "they are in the index and on flash"},
 	limitTopicLevels: {"topic_levels", "levels of a filter, and of a topic that is retained", "MaxTopicLevels, 64",
 		"SUBACK 0x97; not retained", "each level is a node of the index"},
-	limitFilterLevels: {"filter_levels", "levels of all filters", fmt.Sprint(maxFilterWeight),
-		"SUBACK 0x97", "a level costs 640 bytes"},
-	limitFanOutQueue: {"fan_out_queue", "messages on their way to local subscribers", bytesText(fanBytes),
+	limitFilterLevels: {"filter_levels", "levels of all filters, and 1 for each 256 bytes of them", "65,536",
+		"SUBACK 0x97", "a level costs 256 bytes"},
+	limitFanOutQueue: {"fan_out_queue", "messages on their way to local subscribers", bytesText(fanBytes) + " of them, 256 bytes each included",
 		"dropped for local subscribers", "publishers do not wait for subscribers"},
-	limitQueuedMessages: {"queued_messages", "QoS 1 and 2 messages that wait for one subscriber", "MaxQueuedMessages, 1,000",
-		"dropped for it", "who does not fetch must not cost the others"},
+	limitQueuedMessages: {"queued_messages", "messages that wait for one subscriber", "QoS 1 and 2: MaxQueuedMessages, 1,000; QoS 0: " + bytesText(maxPlainBytes),
+		"dropped for it: QoS 1 and 2 the oldest, QoS 0 the newest", "who does not fetch must not cost the others"},
 	limitQueuedBytes: {"queued_bytes", "messages that wait for all subscribers", "MaxQueuedBytes, 16 MiB",
-		"dropped for those that have most", "memory and flash"},
+		"dropped for those that have most, the oldest first", "memory and flash"},
 	limitRetained: {"retained", "retained messages", "MaxRetained, 10,000",
 		"not retained", "memory and flash"},
 	limitRetainedBytes: {"retained_bytes", "memory of retained messages", "MaxRetainedBytes, 32 MiB",

@@ -108,6 +108,12 @@ func TestLimits(t *testing.T) {
 			c.subscribe(1, "a", 0)
 			c.subscribe(2, "b", 0)
 		}},
+		"filter": {Options{FanOut: true}, func(t *testing.T, s *server) {
+			c := connect(t, s.addr, connectOptions{id: "a"})
+			for i := range 5 {
+				c.subscribe(1, fmt.Sprint(i)+strings.Repeat("x", 60_000), 0)
+			}
+		}},
 		"topic_levels": {Options{FanOut: true, MaxTopicLevels: 3}, func(t *testing.T, s *server) { connect(t, s.addr, connectOptions{id: "a"}).subscribe(1, "a/b/c/d", 0) }},
 		"filter_levels": {Options{FanOut: true, MaxTopicLevels: 60_000, MaxSubscriptions: 60_000}, func(t *testing.T, s *server) {
 			c := connect(t, s.addr, connectOptions{id: "a"})
