@@ -156,6 +156,23 @@ func TestMaxSessions(t *testing.T) {
 	}
 }
 
+// What long client ids and wills take is bounded, and given back.
+func TestHelloBytes(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{})
+	long := persistent
+	long.id, long.user = strings.Repeat("i", 10_000), strings.Repeat("u", 10_000)
+	long.willTopic, long.will = "w", strings.Repeat("w", 10_000)
+	connect(t, s.addr, long).disconnect()
+	eventually(t, "the id alone is counted", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	j = s.crash(j, 0)
+	s, _ = stored(t, j, Options{})
+	eventually(t, "it is after a restart", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	long.persist, long.props = false, nil
+	connect(t, s.addr, long).disconnect()
+	eventually(t, "nothing is", func() bool { return s.helloBytes.Load() == 0 })
+}
+
 // A session that is to be kept is on flash before CONNACK says so; when it
 // cannot be, the client is told.
 func TestSessionIsStoredBeforeConnack(t *testing.T) {
