@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -328,13 +329,9 @@ func TestTakeOverRaces(t *testing.T) {
 		return st.Clients == 0 && st.Sessions == 0 && st.InflightBytes == 0 && st.Unreleased == 0
 	})
 	eventually(t, "nothing is stored", func() bool { return len(j.keys("")) == 0 })
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i, session := range h.sessions {
-		if session.closed != 1 {
-			t.Errorf("session %d closed %d times", i, session.closed)
-		}
-	}
+	h.await(t, "Close of all", func() bool {
+		return !slices.ContainsFunc(h.sessions, func(s *fakeSession) bool { return s.closed != 1 })
+	})
 }
 
 // A connection that does not end does not keep its successor waiting for ever.
