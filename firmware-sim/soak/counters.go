@@ -75,7 +75,7 @@ var must = map[string]*regexp.Regexp{
 	"too-large":       regexp.MustCompile(`packet_too_large|packet_size`),
 	"huge-length":     regexp.MustCompile(`packet_too_large|packet_size`),
 	"bad-publish":     regexp.MustCompile(`malformed|"protocol"`),
-	"receive-maximum": regexp.MustCompile(`receive_maximum|unreleased|qos2`),
+	"receive-maximum": regexp.MustCompile(`receive_maximum|unreleased|refused_messages`),
 	"retained-hoard":  regexp.MustCompile(`retained`),
 	"never-reads":     regexp.MustCompile(`fan_out_dropped|slow_reader|write_time`),
 }
