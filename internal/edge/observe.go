@@ -52,7 +52,8 @@ func (e *Edge) observe() {
 	e.register()
 }
 
-// handler serves metrics, health and the status.
+// handler serves metrics, health and the status; on loopback, to who asks for it
+// by a loopback name.
 func (e *Edge) handler() http.Handler {
 	mux := obs.Mux(e.metrics, &e.health)
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
@@ -62,6 +63,9 @@ func (e *Edge) handler() http.Handler {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(e.Status()) // who asked has gone
 	})
+	if host, _ := hostOf(e.config.Listen.HTTP); isLoopback(host) {
+		return obs.LocalOnly(mux)
+	}
 	return mux
 }
 

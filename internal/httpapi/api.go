@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/packetboat/packetboat/internal/obs"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -128,7 +127,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Records move their deadline with each write; all else is one write. A
 	// recorder in a test knows no deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.o.Patience))
-	if a.o.LoopbackOnly && !isLoopback(r.Host) {
+	if a.o.LoopbackOnly && !obs.IsLocal(r.Host) {
 		a.refuse(w, r, problem(http.StatusMisdirectedRequest, "host", "this API answers to localhost only", "use http://127.0.0.1"))
 		return
 	}
@@ -174,17 +173,4 @@ func (a *API) problemOf(r *http.Request, err error) *Problem {
 func (a *API) operational(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	a.o.Operational.ServeHTTP(w, r)
 	return nil
-}
-
-func isLoopback(hostPort string) bool {
-	host, _, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		host = hostPort
-	}
-	host = strings.Trim(host, "[]")
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
