@@ -331,11 +331,14 @@ func TestOutboundModel(t *testing.T) {
 			"publish": func(rt *rapid.T) {
 				p := fmt.Sprint(len(sent))
 				sent = append(sent, p)
+				j.setManual(false)
 				pub.tell("t", p, 2, 0)
+				j.setManual(true)
 				eventually(t, "it is distributed", func() bool { return s.fan.bytes.Load() == 0 })
 			},
 			"read": func(rt *rapid.T) { r.read(rapid.IntRange(0, 20).Draw(rt, "answers")) },
 			"tick": func(rt *rapid.T) { s.local.keep() },
+			"sync": func(rt *rapid.T) { j.sync(rapid.IntRange(1, 4).Draw(rt, "records")) },
 			"break": func(rt *rapid.T) {
 				r.Close()
 				r.connect(t, s)
@@ -372,13 +375,17 @@ func TestOutboundModel(t *testing.T) {
 				}
 				r.Close()
 				pub.Close()
+				j.setManual(false)
 				if err := s.stop(); err != nil {
 					rt.Fatal(err)
 				}
+				j.sync(j.pending())
 				again()
 			},
 			"": func(rt *rapid.T) { check() },
 		})
+		j.setManual(false)
+		j.sync(j.pending())
 		r.Close()
 		r.connect(t, s)
 		for range 20 {
@@ -398,6 +405,7 @@ func TestOutboundModel(t *testing.T) {
 		if err := s.stop(); err != nil {
 			rt.Fatal(err)
 		}
+		j.sync(j.pending())
 		if got := j.keys("m/"); len(got) != 0 {
 			rt.Fatalf("stored %q", got)
 		}
