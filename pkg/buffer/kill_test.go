@@ -140,6 +140,9 @@ func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]str
 		var lane stream.Lane
 		var first, last uint64
 		line := in.Text()
+		if n >= lines { // whatever line that is
+			_ = cmd.Process.Kill()
+		}
 		switch {
 		case strings.ContainsRune("MTD", rune(line[0])):
 			ring.line(t, line)
@@ -164,9 +167,6 @@ func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]str
 		}
 		for ; kind == "S" && p.Seq <= last; p.Seq++ {
 			sent[p] = true
-		}
-		if n == lines {
-			_ = cmd.Process.Kill()
 		}
 	}
 	_ = cmd.Wait()
