@@ -19,10 +19,32 @@ func leafOf(state *tls.ConnectionState) *x509.Certificate {
 	return state.VerifiedChains[0][0]
 }
 
+// kinds are the kinds of names of a certificate that may be believed.
+type kinds struct{ common, dns, uri bool }
+
+// believable gives the kinds of names that an authority above the certificate
+// was free to give, or was bound in and kept to. Name constraints bind kinds of
+// alternative names and say nothing of common names: where some stand, what
+// none of them is about proves nothing, or an authority for "fleet.example"
+// could name whom it likes. Of several chains the best of each counts.
+func believable(state *tls.ConnectionState) (k kinds) {
+	for _, chain := range state.VerifiedChains {
+		bound, dns, uri := false, false, false
+		for _, c := range chain[min(1, len(chain)):] {
+			d, u := len(c.PermittedDNSDomains)+len(c.ExcludedDNSDomains) > 0, len(c.PermittedURIDomains)+len(c.ExcludedURIDomains) > 0
+			other := len(c.PermittedEmailAddresses)+len(c.ExcludedEmailAddresses)+len(c.PermittedIPRanges)+len(c.ExcludedIPRanges) > 0
+			bound, dns, uri = bound || d || u || other, dns || d, uri || u
+		}
+		k = kinds{k.common || !bound, k.dns || !bound || dns, k.uri || !bound || uri}
+	}
+	return k
+}
+
 // DeviceOf gives the device ids that a connection's verified certificate names,
 // none twice: its common name and its DNS names, where they are device ids, and
 // the ids in URIs of the forms urn:packetboat:device:ID and
-// spiffe://DOMAIN/device/ID. A wildcard names nobody.
+// spiffe://DOMAIN/device/ID. A wildcard names nobody. Under an authority with
+// name constraints only names of the kinds count that they are about.
 func DeviceOf(state *tls.ConnectionState) (names []string) {
 	leaf := leafOf(state)
 	if leaf == nil {
@@ -33,12 +55,19 @@ func DeviceOf(state *tls.ConnectionState) (names []string) {
 			names = append(names, name)
 		}
 	}
-	add(leaf.Subject.CommonName)
-	for _, n := range leaf.DNSNames {
-		add(n)
+	k := believable(state)
+	if k.common {
+		add(leaf.Subject.CommonName)
 	}
-	for _, u := range leaf.URIs {
-		add(deviceOfURI(u))
+	if k.dns {
+		for _, n := range leaf.DNSNames {
+			add(n)
+		}
+	}
+	if k.uri {
+		for _, u := range leaf.URIs {
+			add(deviceOfURI(u))
+		}
 	}
 	return names
 }
@@ -59,9 +88,10 @@ func deviceOfURI(u *url.URL) string {
 }
 
 // UserOf gives the user name of a connection's verified certificate, which is
-// its common name; empty: there is none.
+// its common name; empty: there is none, or an authority with name constraints
+// gave it.
 func UserOf(state *tls.ConnectionState) string {
-	if leaf := leafOf(state); leaf != nil {
+	if leaf := leafOf(state); leaf != nil && believable(state).common {
 		return leaf.Subject.CommonName
 	}
 	return ""
