@@ -25,6 +25,8 @@ func (c *Config) Warnings() (list []string) {
 		{"hub.secret_file", c.Hub.SecretFile, 0o007, "read", "o="}, {"hub.tls.key_file", c.Hub.TLS.KeyFile, 0o007, "read", "o="},
 		{"sensors.tls.key_file", c.Sensors.TLS.KeyFile, 0o007, "read", "o="},
 		{"sensors.users_file", c.Sensors.UsersFile, 0o002, "change", "o-w"}, {"sensors.acl_file", c.Sensors.ACLFile, 0o002, "change", "o-w"},
+		{"sensors.tls.client_ca_file", c.Sensors.TLS.ClientCAFile, 0o002, "change", "o-w"}, {"sensors.tls.crl_file", c.Sensors.TLS.CRLFile, 0o002, "change", "o-w"},
+		{"hub.tls.ca_file", c.Hub.TLS.CAFile, 0o002, "change", "o-w"},
 	} {
 		if info, err := os.Stat(x.file); x.file != "" && err == nil && info.Mode().Perm()&x.bits != 0 {
 			list = append(list, fmt.Sprintf("%s: every user of this machine may %s it: chmod %s %s", x.key, x.what, x.fix, x.file))

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -352,6 +353,23 @@ func TestCheckFiles(t *testing.T) {
 	conf := a.config(pki.AuthOptional, DevicesAny)
 	if warnings, err := conf.CheckFiles(); err != nil || len(warnings) > 0 {
 		t.Errorf("%v %v", warnings, err)
+	}
+	if err := os.WriteFile(conf.DevicesPath(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if warnings := conf.Warnings(); len(warnings) > 0 {
+		t.Errorf("%v", warnings)
+	}
+	for file, mode := range map[string]os.FileMode{conf.TLS.KeyFile: 0o604, conf.DevicesPath(): 0o602, conf.TLS.ClientCAFile: 0o646, conf.TLS.CRLFile: 0o602} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		if warnings := conf.Warnings(); len(warnings) != 1 || !strings.Contains(warnings[0], "every user") || !strings.Contains(warnings[0], file) {
+			t.Errorf("mode %o of %s: %v", mode, file, warnings)
+		}
+		if err := os.Chmod(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, broken := range []func(*Config){
 		func(c *Config) { c.TLS.ClientCAFile = a.file("hub.key") },

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/pki"
@@ -30,6 +31,26 @@ func (c *Config) CheckFiles() (warnings []string, err error) {
 		return nil, errors.Join(append(errs, fmt.Errorf("tls: %w", err))...)
 	}
 	return tlsWarnings(s.Stats(), time.Now()), errors.Join(errs...)
+}
+
+// modeWarnings says which files others on this machine may read or change that
+// should not.
+func (c *Config) modeWarnings() (all []string) {
+	for _, x := range []struct {
+		key, file string
+		bits      fs.FileMode
+		what, fix string
+	}{
+		{"tls.key_file", c.TLS.KeyFile, 0o007, "read", "o="},
+		{"devices_file", c.DevicesPath(), 0o002, "change", "o-w"},
+		{"tls.client_ca_file", c.TLS.ClientCAFile, 0o002, "change", "o-w"},
+		{"tls.crl_file", c.TLS.CRLFile, 0o002, "change", "o-w"},
+	} {
+		if info, err := os.Stat(x.file); x.file != "" && err == nil && info.Mode().Perm()&x.bits != 0 {
+			all = append(all, fmt.Sprintf("%s: every user of this machine may %s it: chmod %s %s", x.key, x.what, x.fix, x.file))
+		}
+	}
+	return all
 }
 
 // tlsWarnings says what ends soon, or has.

@@ -224,7 +224,7 @@ func (c *Config) Warnings() (all []string) {
 	if c.AllowAnonymous && (beyondLoopback(c.Listen.MQTT) || beyondLoopback(c.mqtts())) {
 		all = append(all, "allow_anonymous: whoever can reach the hub can be any device that has no secret")
 	}
-	return all
+	return append(all, c.modeWarnings()...)
 }
 
 // beyondLoopback reports whether an address is reachable from elsewhere.
