@@ -1,0 +1,211 @@
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long what must happen may take on a busy machine. It bounds a
+// hang; it judges no speed.
+const patience = 20 * time.Second
+
+var edgeBinary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	edgeBinary = os.Getenv("PACKETBOAT_CONFORMANCE_EDGE")
+	if edgeBinary != "" || mosquittoInstead() {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "packetboat-conformance")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	edgeBinary = filepath.Join(dir, "packetboat-edge")
+	c := exec.Command("go", "build", "-o", edgeBinary, "./cmd/edge")
+	c.Dir = filepath.Join("..", "..")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the edge: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+func mosquittoInstead() bool { return os.Getenv("PACKETBOAT_CONFORMANCE_MOSQUITTO") != "" }
+
+// broker is a server that runs until its test ends.
+type broker struct {
+	t    *testing.T
+	addr string // host:port of plain MQTT
+	dir  string
+	log  string
+	args []string
+	http string // of an edge
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// newBroker starts an edge with default settings, or mosquitto. more is YAML that
+// is added to the edge's configuration.
+func newBroker(t *testing.T, more ...string) *broker {
+	t.Helper()
+	dir := t.TempDir()
+	b := &broker{t: t, addr: freePort(t), dir: dir, log: filepath.Join(dir, "log")}
+	if mosquittoInstead() {
+		b.mosquitto()
+	} else {
+		b.http = freePort(t)
+		conf := fmt.Sprintf("device: truck\ndata_dir: %s\nhub: {urls: ['tcp://%s']}\n", filepath.Join(dir, "data"), freePort(t))
+		conf += strings.Join(more, "\n")
+		if !strings.Contains(conf, "listen:") {
+			conf += fmt.Sprintf("\nlisten: {mqtt: '%s', http: '%s'}\n", b.addr, b.http)
+		} else {
+			conf = strings.NewReplacer("MQTT_ADDR", b.addr, "HTTP_ADDR", b.http).Replace(conf)
+		}
+		b.write("edge.yaml", conf)
+		b.args = []string{edgeBinary, "run", "--config", filepath.Join(dir, "edge.yaml")}
+	}
+	t.Cleanup(func() {
+		b.kill()
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", tail(b.log))
+		}
+	})
+	b.start()
+	return b
+}
+
+func (b *broker) mosquitto() {
+	exe, err := exec.LookPath("mosquitto")
+	if err != nil {
+		exe = "/usr/sbin/mosquitto"
+	}
+	_, port, _ := net.SplitHostPort(b.addr)
+	b.write("mosquitto.conf", fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\nautosave_interval 1\nuser root\n", port, b.dir))
+	b.args = []string{exe, "-c", filepath.Join(b.dir, "mosquitto.conf")}
+}
+
+func (b *broker) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// start starts the server and waits until it listens.
+func (b *broker) start() {
+	b.t.Helper()
+	f, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer f.Close()
+	b.cmd = exec.Command(b.args[0], b.args[1:]...)
+	b.cmd.Stdout, b.cmd.Stderr, b.cmd.Dir = f, f, b.dir
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	done, cmd := make(chan struct{}), b.cmd
+	b.done = done
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	eventually(b.t, "the server listens", func() bool {
+		select {
+		case <-done:
+			b.t.Fatalf("the server ended: %v\n%s", cmd.ProcessState, tail(b.log))
+		default:
+		}
+		return b.ready()
+	})
+}
+
+func (b *broker) ready() bool {
+	if b.http != "" {
+		r, err := http.Get("http://" + b.http + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		_, _ = io.Copy(io.Discard, r.Body)
+		return r.StatusCode == http.StatusOK
+	}
+	c, err := net.Dial("tcp", b.addr)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
+}
+
+// kill is kill -9; nothing happens to a server that has ended.
+func (b *broker) kill() {
+	if b.cmd == nil || b.cmd.Process == nil {
+		return
+	}
+	_ = b.cmd.Process.Kill()
+	<-b.done
+}
+
+// crash is kill -9; mosquitto, which promises nothing then, ends in order.
+func (b *broker) crash() {
+	b.t.Helper()
+	if mosquittoInstead() {
+		b.stop()
+		return
+	}
+	b.kill()
+}
+
+// stop asks for an orderly end.
+func (b *broker) stop() {
+	_ = b.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-b.done:
+	case <-time.After(patience):
+		b.t.Fatal("the server does not end")
+	}
+}
+
+func tail(path string) string {
+	b, _ := os.ReadFile(path)
+	if len(b) > 3000 {
+		b = b[len(b)-3000:]
+	}
+	return string(b)
+}
+
+// eventually polls until what holds; a test waits for conditions, not for time.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !holds(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
