@@ -69,7 +69,7 @@ func newBoat(t *testing.T) *boat {
 	if err := errors.Join(srv.AddHook(b, nil), srv.AddListener(listeners.NewNet("t", ln)), srv.Serve()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeBroker(srv, 0) })
+	t.Cleanup(func() { closeBroker(srv) })
 	api := httptest.NewServer(httpapi.New(httpapi.Options{Log: b.log}))
 	t.Cleanup(api.Close)
 	b.hub = api.URL
@@ -78,9 +78,11 @@ func newBoat(t *testing.T) *boat {
 
 // closeBroker closes mochi when its clients have gone: while one goes, mochi's
 // Close can wait for its own lock for ever (GetByListener takes it twice).
-func closeBroker(srv *mqtt.Server, inline int) {
-	for srv.Clients.Len() > inline {
-		runtime.Gosched()
+func closeBroker(srv *mqtt.Server) {
+	for _, c := range srv.Clients.GetAll() {
+		for !c.Closed() {
+			runtime.Gosched()
+		}
 	}
 	srv.Close()
 }
@@ -138,31 +140,33 @@ func TestFromSensorsToTheProof(t *testing.T) {
 		"changed": {func(m []stream.Message) []stream.Message { m[40].Payload = []byte("{}"); return m }, cli.Failed, prove.Unexpected},
 		"swapped": {swapWithin, cli.Failed, prove.OutOfOrder},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBoat(t)
-			receipts := filepath.Join(t.TempDir(), "receipts")
-			out := sim(t, cli.OK, "sensors", "--broker", b.broker, "--profile", "steady", "--clients", "2", "--rate", "2000", "--duration", "100ms", "--receipts", receipts, "-q")
-			if !strings.Contains(out, "200 messages sent, 200 acknowledged, 0 sent again, 2 connections") {
-				t.Fatal(out)
-			}
-			sim(t, cli.OK, "replay", file, "--speed", "max", "--broker", b.broker, "--mqtt", "5", "--receipts", receipts, "-q")
-			b.fill(t, c.change)
-			args := []string{"verify", "--receipts", receipts, "--hub", b.hub}
-			out = sim(t, c.code, args...)
-			if c.kind != "" && !strings.Contains(out, string(c.kind)+": steady-1-") {
-				t.Errorf("no example of %s:\n%s", c.kind, out)
-			}
-			if got := strings.Contains(out, "hint: what is still on its way"); (c.kind == prove.Missing) != got && c.kind != prove.Unexpected {
-				t.Errorf("the hint to wait: %v\n%s", got, out)
-			}
-			var r prove.Report
-			if err := json.NewDecoder(strings.NewReader(sim(t, c.code, append(args, "--json")...))).Decode(&r); err != nil {
-				t.Fatal(err)
-			}
-			if r.Messages != 206 || r.Topics != 22 || r.OK() != (c.code == cli.OK) {
-				t.Errorf("%+v", r)
-			}
-		})
+		for _, qos := range []string{"1", "2", "1,2"} {
+			t.Run(name+" QoS "+qos, func(t *testing.T) {
+				b := newBoat(t)
+				receipts := filepath.Join(t.TempDir(), "receipts")
+				out := sim(t, cli.OK, "sensors", "--broker", b.broker, "--profile", "steady", "--clients", "2", "--rate", "2000", "--duration", "100ms", "--receipts", receipts, "-q", "--qos", qos)
+				if !strings.Contains(out, "200 messages sent, 200 acknowledged, 0 sent again, 2 connections") {
+					t.Fatal(out)
+				}
+				sim(t, cli.OK, "replay", file, "--speed", "max", "--broker", b.broker, "--mqtt", "5", "--receipts", receipts, "-q")
+				b.fill(t, c.change)
+				args := []string{"verify", "--receipts", receipts, "--hub", b.hub}
+				out = sim(t, c.code, args...)
+				if c.kind != "" && !strings.Contains(out, string(c.kind)+": steady-1-") {
+					t.Errorf("no example of %s:\n%s", c.kind, out)
+				}
+				if got := strings.Contains(out, "hint: what is still on its way"); (c.kind == prove.Missing) != got && c.kind != prove.Unexpected {
+					t.Errorf("the hint to wait: %v\n%s", got, out)
+				}
+				var r prove.Report
+				if err := json.NewDecoder(strings.NewReader(sim(t, c.code, append(args, "--json")...))).Decode(&r); err != nil {
+					t.Fatal(err)
+				}
+				if r.Messages != 206 || r.Topics != 22 || r.OK() != (c.code == cli.OK) || (r.QoS2.Messages > 0) != strings.Contains(qos, "2") {
+					t.Errorf("%+v", r)
+				}
+			})
+		}
 	}
 }
 

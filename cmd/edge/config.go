@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,8 +18,10 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check", Short: "say everything that is wrong with a configuration", Args: cli.NoArgs,
 		Long: `Read the configuration as run would, with its file, the environment and the
-flags, and say everything that is wrong with it at once. Nothing is started.
-The exit code is 2 when anything is wrong.`,
+flags, and the files that it names: users, ACL, certificates and keys, revocation
+lists, secrets. Say everything that is wrong at once. Nothing is started. The
+exit code is 2 when anything is wrong, a certificate that is expired included;
+run goes on without that one.`,
 		Example: `  packetboat-edge config check --config edge.yaml
   packetboat-edge config check --device truck-17 --hub tcp://hub.example:1884`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -28,11 +32,18 @@ The exit code is 2 when anything is wrong.`,
 			for _, w := range conf.Warnings() {
 				fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
 			}
+			expired, expiring := conf.Certificates()
+			for _, w := range expiring {
+				fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
+			}
+			if len(expired) > 0 {
+				return cli.Fail(cli.Usage, errors.New(strings.Join(expired, "; ")), "renew it: the edge reads the new files by itself")
+			}
 			name := src.Path
 			if name == "" {
 				name = "the configuration"
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "%s is good: device %s, sensors at %s, hub %v\n", name, conf.Device, conf.Listen.MQTT, conf.Hub.URLs)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s is good: device %s, sensors at %s, hub %v\n", name, conf.Device, strings.Join(conf.Listen.Sensors(), ", "), conf.Hub.URLs)
 			return err
 		},
 	}

@@ -96,9 +96,9 @@ over the file.`,
 // little to spare beyond.
 func boundMemory(getenv func(string) string, c *edge.Config) {
 	if strings.TrimSpace(getenv("GOMEMLIMIT")) == "" {
-		debug.SetMemoryLimit(baseMemory + 4*int64(c.Sensors.MaxPendingBytes))
+		debug.SetMemoryLimit(baseMemory + 2*c.BoundedMemory())
 	}
 }
 
-// baseMemory is what everything but the sensors' messages may need, twice.
-const baseMemory = 64 << 20
+// baseMemory is what everything but the sensors' side may need, twice.
+const baseMemory = 32 << 20

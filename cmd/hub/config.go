@@ -16,7 +16,8 @@ func configCheck() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check", Short: "check the configuration, all of it", Args: cli.NoArgs,
 		Long: `Check the configuration: file, environment and flags. Everything that is wrong is
-reported at once, with its place.`,
+reported at once, with its place. Then read the files it names: devices,
+certificates, authorities and revocation lists.`,
 		Example: `  packetboat-hub config check --config /etc/packetboat/hub.yaml`,
 	}
 	flags := addConfigFlags(c, "data-dir", "listen", "http", "log-level")
@@ -25,8 +26,12 @@ reported at once, with its place.`,
 		if err != nil {
 			return err
 		}
-		for _, w := range conf.Warnings() {
+		more, err := conf.CheckFiles()
+		for _, w := range append(conf.Warnings(), more...) {
 			fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
+		}
+		if err != nil {
+			return cli.Fail(cli.Usage, err, "")
 		}
 		what := flags.path
 		if what == "" {

@@ -77,15 +77,17 @@ func (b *broker) start() {
 func newBroker(t *testing.T) *broker {
 	b := &broker{t: t, got: map[string][]receipts.Hash{}}
 	b.start()
-	t.Cleanup(func() { closeBroker(b.srv, 0) })
+	t.Cleanup(func() { closeBroker(b.srv) })
 	return b
 }
 
 // closeBroker closes mochi when its clients have gone: while one goes, mochi's
 // Close can wait for its own lock for ever (GetByListener takes it twice).
-func closeBroker(srv *mqtt.Server, inline int) {
-	for srv.Clients.Len() > inline {
-		runtime.Gosched()
+func closeBroker(srv *mqtt.Server) {
+	for _, c := range srv.Clients.GetAll() {
+		for !c.Closed() {
+			runtime.Gosched()
+		}
 	}
 	srv.Close()
 }

@@ -14,9 +14,13 @@ func ci(ctx context.Context, out io.Writer, _ []string) error {
 		{"make", "build"},
 		{"make", "test"},
 		{"go", "run", "./internal/chores", "test", "-count=1", "-short", "-race", "./pkg/...", "./internal/mqttfront/...", "./internal/uplink/...", "./internal/sensors/..."},
+		{"go", "run", "./internal/chores", "test-386", "-short"},
+		{"make", "test-arm"},
+		{"make", "fuzz", "FUZZTIME=3s"},
 		{"make", "lint"},
 		{"make", "cross"},
 		{"make", "demo"},
+		{"go", "run", "./firmware-sim", "soak-front", "--short", "--minutes", "0.3", "--kill-every", "6s"},
 		{"go", "run", "./firmware-sim", "bench-edge", "--short"},
 	}
 	for _, s := range steps {

@@ -1,8 +1,9 @@
 // Command chores does the project's housekeeping: it is what the Makefile's
 // targets call, so that each is one command and the same on Linux and macOS.
-// It starts only the go command and the tools that go.mod and tools/go.mod
-// pin, changes nothing outside out/ and proto/, and its exit code is 0 only
-// when everything passed.
+// It starts only the go command, what it built, the tools that go.mod and
+// tools/go.mod pin and, for machines that are not this one, qemu. It changes
+// nothing outside bin/, out/ and proto/ (a failing fuzz test leaves its input
+// below testdata/), and its exit code is 0 only when everything passed.
 package main
 
 import (
@@ -25,6 +26,9 @@ const usage = `usage: go run ./internal/chores CHORE [ARGUMENT...]
   test [PACKAGE...]  the tests (default ./...); ends by saying what was skipped and why
   lint               gofmt, vet, staticcheck, buf lint, tidy modules, current generated code
   proto              generate the code in proto/
+  test-386 [FLAG...] the tests as 32-bit programs, on linux/amd64
+  test-arm [FLAG...] the tests of the edge's packages, and the demo, on linux/arm and arm64 (qemu-user-static elsewhere)
+  fuzz [NAME...]     every fuzz test for FUZZTIME (default 10s)
   cross              cross-compile for the edge's machines, print sizes; compile everything for macOS
   ci                 all that CI checks
 `
@@ -35,7 +39,7 @@ type chore func(ctx context.Context, out io.Writer, args []string) error
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, out, errOut io.Writer) int {
-	chores := map[string]chore{"build": build, "test": test, "lint": lint, "proto": proto, "cross": cross, "ci": ci}
+	chores := map[string]chore{"build": build, "test": test, "test-386": test386, "test-arm": testARM, "fuzz": fuzz, "lint": lint, "proto": proto, "cross": cross, "ci": ci}
 	if len(args) == 0 || chores[args[0]] == nil {
 		fmt.Fprint(errOut, usage)
 		return 2

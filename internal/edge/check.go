@@ -1,41 +1,22 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/packetboat/packetboat/internal/acl"
 	"github.com/packetboat/packetboat/internal/config"
+	"github.com/packetboat/packetboat/internal/gate"
 	"github.com/packetboat/packetboat/internal/pki"
-	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
-
-// limits of the configuration: key, least, most, and why.
-var limits = []struct {
-	key         string
-	get         func(*Config) int64
-	least, most int64
-	text        func(int64) string
-	why         string
-}{
-	{"sensors.max_clients", func(c *Config) int64 { return int64(c.Sensors.MaxClients) }, 1, 100_000, decimal, "each one is a file descriptor"},
-	{"sensors.max_packet_bytes", func(c *Config) int64 { return int64(c.Sensors.MaxPacketBytes) }, 1 << 10, buffer.MaxMessageBytes - 1<<10, size, "a message has to fit into a frame of the journal, with what is added to it"},
-	{"sensors.max_inflight", func(c *Config) int64 { return int64(c.Sensors.MaxInflight) }, 1, 65_535, decimal, "it is MQTT's Receive Maximum"},
-	{"sensors.max_pending_bytes", func(c *Config) int64 { return int64(c.Sensors.MaxPendingBytes) }, 1 << 20, 1 << 30, size, "a few messages have to fit, and it is memory"},
-	{"buffer.max_bytes", func(c *Config) int64 { return int64(c.Buffer.MaxBytes) }, 16 << 20, 1 << 40, size, "the journal is made of segments of a few MiB"},
-	{"buffer.lazy_sync", func(c *Config) int64 { return int64(c.Buffer.LazySync) }, int64(time.Millisecond), int64(time.Minute), span, "a power cut costs the QoS 0 messages of this time"},
-	{"hub.keep_alive", func(c *Config) int64 { return int64(c.Hub.KeepAlive) }, int64(time.Second), int64(18 * time.Hour), span, "MQTT counts it in seconds, up to 65,535"},
-}
-
-func decimal(n int64) string { return strconv.FormatInt(n, 10) }
-func size(n int64) string    { return config.Bytes(n).String() }
-func span(n int64) string    { return config.Duration(n).String() }
 
 // Check reports what is wrong beyond the types of single keys.
 func (c *Config) Check(r *config.Report) {
@@ -53,6 +34,7 @@ func (c *Config) Check(r *config.Report) {
 	if c.DataDir == "" {
 		r.Add("data_dir", "is empty", "name a directory that the edge may write to")
 	}
+	c.checkSensorTLS(r)
 	c.checkListen(r)
 	c.checkLanes(r)
 	c.checkHub(r)
@@ -61,12 +43,83 @@ func (c *Config) Check(r *config.Report) {
 			r.Add("sensors.users_file", err.Error(), "`packetboat-edge user add NAME --file "+f+"` makes one")
 		}
 	}
+	c.checkACL(r)
+}
+
+// checkACL reports every violation of the ACL file.
+func (c *Config) checkACL(r *config.Report) {
+	if c.Sensors.ACLFile == "" {
+		return
+	}
+	_, err := acl.Open(c.Sensors.ACLFile)
+	bad, ok := errors.AsType[*acl.FileError](err)
+	switch {
+	case ok:
+		for _, v := range bad.All {
+			r.Add(fmt.Sprintf("sensors.acl_file[%s:%d]", filepath.Base(bad.Path), v.Line), v.Message, v.Hint)
+		}
+	case err != nil:
+		r.Add("sensors.acl_file", err.Error(), "")
+	}
+}
+
+// door is a listener for sensors.
+type door struct {
+	key, addr, example string
+	tls                bool
+}
+
+// doors lists the listeners for sensors, those that are off included.
+func (l *Listen) doors() []door {
+	return []door{
+		{"listen.mqtt", l.MQTT, "127.0.0.1:1883", false}, {"listen.mqtts", l.MQTTS, "127.0.0.1:8883", true},
+		{"listen.ws", l.WS, "127.0.0.1:8083", false}, {"listen.wss", l.WSS, "127.0.0.1:8084", true},
+	}
+}
+
+// Sensors lists the addresses at which sensors connect, those other than MQTT
+// over TCP with their scheme.
+func (l *Listen) Sensors() (list []string) {
+	for _, d := range l.doors() {
+		if d.addr == Off {
+			continue
+		}
+		scheme := ""
+		if d.key != "listen.mqtt" {
+			scheme = strings.TrimPrefix(d.key, "listen.") + "://"
+		}
+		list = append(list, scheme+d.addr)
+	}
+	return list
 }
 
 func (c *Config) checkListen(r *config.Report) {
-	if host, ok := checkAddr(r, "listen.mqtt", c.Listen.MQTT, "127.0.0.1:1883"); ok && !isLoopback(host) && c.anonymous() && !c.AllowAnonymous {
-		r.Add("listen.mqtt", "is reachable from elsewhere, and nobody would be asked for a name",
-			"set sensors.users_file, or allow_anonymous: true where everybody on the network may publish")
+	open := 0
+	for _, d := range c.Listen.doors() {
+		if d.addr == Off {
+			continue
+		}
+		open++
+		host, ok := checkAddr(r, d.key, d.addr, d.example+`, or "off"`)
+		proves := d.tls && c.Sensors.TLS.ClientAuth == pki.AuthRequired
+		switch {
+		case ok && !isLoopback(host) && c.anonymous() && !c.AllowAnonymous && !proves:
+			hint := "set sensors.users_file, or allow_anonymous: true where everybody on the network may publish"
+			if d.tls {
+				hint = "set sensors.users_file or sensors.tls.client_auth: required, or allow_anonymous: true where everybody on the network may publish"
+			}
+			r.Add(d.key, "is reachable from elsewhere, and nobody would be asked for a name", hint)
+		case ok && d.tls && c.Sensors.TLS.CertFile == "":
+			r.Add(d.key, "has no certificate", "set sensors.tls.cert_file and sensors.tls.key_file, or "+strings.TrimPrefix(d.key, "listen.")+": off")
+		}
+	}
+	if open == 0 {
+		r.Add("listen.mqtt", "is off, and so is every listener for sensors", "set one of mqtt, mqtts, ws and wss to an address")
+	}
+	for i, o := range c.Listen.WSOrigins {
+		if err := gate.CheckOrigin(o); err != nil {
+			r.Add(fmt.Sprintf("listen.ws_origins[%d]", i), err.Error(), "")
+		}
 	}
 	if c.Listen.HTTP == Off {
 		return
@@ -86,6 +139,12 @@ func checkAddr(r *config.Report, key, addr, example string) (host string, ok boo
 	if err != nil {
 		r.Add(key, fmt.Sprintf("%.80q is not an address", addr), "write host:port, as "+example)
 	}
+	return host, err == nil
+}
+
+// hostOf is the host of an address that passed its check.
+func hostOf(addr string) (string, bool) {
+	host, _, err := net.SplitHostPort(addr)
 	return host, err == nil
 }
 
@@ -141,6 +200,18 @@ func checkBatch(r *config.Report, key string, b Batch) {
 	if time.Duration(b.Age) > time.Hour {
 		r.Add(key+"age", "is more than 1h", "messages would wait longer than an outage")
 	}
+}
+
+// CheckTopic says what is wrong with an MQTT topic name, or with a topic filter;
+// nothing when it is one.
+func CheckTopic(text string, filter bool) string {
+	switch {
+	case filter:
+		return checkFilter(text)
+	case strings.ContainsAny(text, "+#"):
+		return "+ and # stand in filters only"
+	}
+	return checkFilter(text)
 }
 
 // checkFilter says what is wrong with an MQTT topic filter [MQTT-4.7.1].
@@ -216,28 +287,4 @@ func checkURL(text string) (message, hint string) {
 		return "has more than host and port", example
 	}
 	return "", ""
-}
-
-// Warnings says what is allowed but probably not meant. It is to be called on a
-// configuration without violations.
-func (c *Config) Warnings() (list []string) {
-	plain, secured := false, false
-	for _, text := range c.Hub.URLs {
-		if u, err := url.Parse(text); err == nil {
-			secured = secured || urlSchemes[u.Scheme]
-			plain = plain || !urlSchemes[u.Scheme] && !isLoopback(u.Hostname())
-		}
-	}
-	if plain && c.Hub.SecretFile != "" {
-		list = append(list, "hub.secret_file: the secret crosses the network in clear: use tls:// urls")
-	}
-	if c.Hub.TLS != (TLS{}) && !secured {
-		list = append(list, "hub.tls: no url of the hub uses it: write tls://")
-	}
-	if f := c.Hub.SecretFile; f != "" {
-		if info, err := os.Stat(f); err == nil && info.Mode().Perm()&0o007 != 0 {
-			list = append(list, "hub.secret_file: every user of this machine may read it: chmod o= "+f)
-		}
-	}
-	return list
 }

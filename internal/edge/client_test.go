@@ -67,26 +67,35 @@ func TestPrint(t *testing.T) {
 		Messages: MessageStatus{Accepted: 1234567, Settled: 1234000, Queued: 500, InFlight: 60, Lost: 7, LostBy: map[string]uint64{"expired": 2, "evicted": 5}, Dropped: 1000},
 		Lanes:    []LaneStatus{{Lane: stream.Urgent}, {Lane: stream.Bulk, Messages: 560, Bytes: 1 << 20, OldestSeconds: 3725}},
 		Journal:  JournalStatus{Dir: "/d", Bytes: 12 << 20, LimitBytes: 1 << 30, DiskError: "no space left"},
-		Sensors:  SensorStatus{Clients: 2},
+		Sensors: SensorStatus{Clients: 2, Sessions: 1, Subscriptions: 3, Retained: 1000, Refused: 4, RefusedBy: map[string]int64{"full": 3, "busy": 1},
+			Denied: map[string]int64{"publish": 5, "will": 1}, BadLogins: 6, TurnedAway: map[string]int64{"tls": 7}, StateFailures: 1,
+			Certificates: []Certificate{{"sensors", "sensors.tls.cert_file", now.Add(36 * time.Hour)}, {"hub", "hub.tls.cert_file", now.Add(-time.Hour)}, {"sensor_ca", "x", now.Add(warnBefore)}}},
 	}
 	var b bytes.Buffer
 	if err := s.Print(&b); err != nil {
 		t.Fatal(err)
 	}
-	want := `device      truck-17, up 1d2h, packetboat-edge 1.2
-ready       no: disk: no space left
-link        waiting for 1m30s, tcp://h:1884, next try in 2.5s
-last error  3s ago: refused [2J
-sent        11.8MiB, received 100B, 3 connects
-accepted    1,234,567 messages
-settled     1,234,000
-waiting     500, and 60 in flight
-lost        7 (5 evicted, 2 expired)
-dropped     1,000 by rule since the start
-CAUTION     accepted is not settled + waiting + in flight + lost: please report this
-journal     12.0MiB of 1.0GiB in /d
-disk error  no space left
-sensors     2 connected, 0 messages refused, 0 bad logins
+	want := `device       truck-17, up 1d2h, packetboat-edge 1.2
+ready        no: disk: no space left
+link         waiting for 1m30s, tcp://h:1884, next try in 2.5s
+last error   3s ago: refused [2J
+sent         11.8MiB, received 100B, 3 connects
+accepted     1,234,567 messages
+settled      1,234,000
+waiting      500, and 60 in flight
+lost         7 (5 evicted, 2 expired)
+dropped      1,000 by rule since the start
+CAUTION      accepted is not settled + waiting + in flight + lost: please report this
+journal      12.0MiB of 1.0GiB in /d
+disk error   no space left
+sensors      2 connected, 1 session, 3 subscriptions, 1,000 retained
+refused      4 messages (1 busy, 3 full)
+acl denied   5 publish, 1 will
+bad logins   6
+turned away  7 tls
+not saved    1 change of sessions
+certificate  sensors.tls.cert_file: the certificate expires in 1d12h, on 2026-05-03
+certificate  hub.tls.cert_file: the certificate is expired since 2026-05-01
 
 LANE    WAITING  SIZE    OLDEST
 urgent  0        0B      -

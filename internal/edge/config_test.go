@@ -72,7 +72,20 @@ func TestSampleConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	text := regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`).ReplaceAllString(string(sample), "$1$2")
 	text = strings.NewReplacer("/var/lib/packetboat-edge", dir, "/etc/packetboat", dir).Replace(text)
-	text = regexp.MustCompile(`(?m)^ *(ca|cert|key)_file:.*\n`).ReplaceAllString(text, "") // certificates are pki's to test
+	a := newAuthority(t, dir)
+	for _, name := range []string{"sensors", "truck-17"} {
+		a.server(t, name)
+	}
+	for from, to := range map[string]string{"ca.pem": "hub-ca.pem", "./ca.pem": "sensor-ca.pem", "crl.pem": "sensor-ca.crl", "../../deploy/sensors.acl": "sensors.acl"} {
+		if !strings.Contains(from, "deploy") {
+			from = filepath.Join(dir, from)
+		}
+		data, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, to), string(data))
+	}
 	if _, err := pki.SetUser(filepath.Join(dir, "sensors.users"), "gps", pki.Sum{1}); err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +106,11 @@ func TestSampleConfiguration(t *testing.T) {
 		}
 	}
 	// What a commented key shows as default is the default.
-	for _, k := range []string{"max_clients", "max_packet_bytes", "max_inflight", "max_pending_bytes", "lazy_sync", "keep_alive", "http_public", "allow_anonymous"} {
+	for _, k := range []string{"max_clients", "accept_rate", "max_packet_bytes", "max_inflight", "max_pending_bytes", "max_sessions", "session_expiry", "max_subscriptions", "max_topic_levels",
+		"max_queued_messages", "max_queued_bytes", "max_retained", "max_retained_bytes", "max_keep_alive", "max_state", "lazy_sync", "hub.keep_alive", "http_public", "allow_anonymous"} {
 		d := Defaults()
-		i := slices.IndexFunc(config.Describe(&d, ""), func(x config.Key) bool { return strings.HasSuffix(x.Name, k) })
-		if want := "#" + k + ": " + config.Describe(&d, "")[i].Default + "\n"; !strings.Contains(string(sample), want) {
+		i := slices.IndexFunc(config.Describe(&d, ""), func(x config.Key) bool { return x.Name == k || strings.HasSuffix(x.Name, "."+k) })
+		if want := "#" + k[strings.LastIndex(k, ".")+1:] + ": " + config.Describe(&d, "")[i].Default + "\n"; !strings.Contains(string(sample), want) {
 			t.Errorf("the sample does not say %q", want)
 		}
 	}
@@ -118,10 +132,10 @@ func TestViolations(t *testing.T) {
 		least + "listen: {mqtt: 0.0.0.0:1883}\nallow_anonymous: true\n":                                       {},
 		least + "listen: {mqtt: 0.0.0.0:1883}\nsensors: {users_file: " + users + "}\n":                        {},
 		least + "listen: {mqtt: '[::1]:1883', http: off}\n":                                                   {},
-		least + "listen: {mqtt: off, http: 8461}\n":                                                           {"listen.mqtt: \"off\" is not an address", "listen.http: \"8461\" is not an address"},
+		least + "listen: {mqtt: off, http: 8461}\n":                                                           {"listen.mqtt: is off, and so is every listener", "listen.http: \"8461\" is not an address"},
 		least + "listen: {http: 0.0.0.0:8461}\n":                                                              {"listen.http: is reachable from elsewhere"},
 		least + "listen: {http: 0.0.0.0:8461, http_public: true}\n":                                           {},
-		least + "listen: {mqtts: 127.0.0.1:8883, mqtt: '127.0.0.1:99999'}\n":                                  {"listen.mqtts: unknown key", "listen.mqtt: \"127.0.0.1:99999\" is not"},
+		least + "listen: {mqtts: 127.0.0.1:8883, mqtt: '127.0.0.1:99999'}\n":                                  {"listen.mqtts: has no certificate", "listen.mqtt: \"127.0.0.1:99999\" is not"},
 		least + "sensors: {users_file: /nowhere/users}\n":                                                     {"sensors.users_file: read users"},
 		least + "buffer: {max_bytes: 1MiB, lazy_sync: 2h}\n":                                                  {"buffer.max_bytes: is out of range: 16MiB to 1TiB", "buffer.lazy_sync: is out of range: 1ms to 1m"},
 		least + "lanes: [{name: slow, filters: [a]}]\n":                                                       {`lanes[0].name: "slow" is not a lane`},

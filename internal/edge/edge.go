@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/packetboat/packetboat/internal/acl"
 	"github.com/packetboat/packetboat/internal/cli"
+	"github.com/packetboat/packetboat/internal/gate"
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/obs"
 	"github.com/packetboat/packetboat/internal/pki"
@@ -31,14 +34,32 @@ type Edge struct {
 	buffer  *buffer.Buffer
 	uplink  *uplink.Uplink
 	sensors *sensors.Sensors
+	clock   *sensors.Clock
+	gate    *gate.Gate
 	front   atomic.Pointer[mqttfront.Front] // nil until sensors may connect
 	users   *pki.Users                      // nil without a users file
+	acl     *acl.List                       // nil without an ACL file
+	tls     *pki.Server                     // of the sensors' listeners; nil without a certificate
+	hubTLS  *pki.Client
+	// expiring are the certificates as they were looked at last.
+	expiring atomic.Pointer[[]Certificate]
 }
 
-// Addrs are the addresses that an edge listens on.
+// Addrs are the addresses that an edge listens on; nil: it does not.
 type Addrs struct {
-	MQTT net.Addr
-	HTTP net.Addr // nil without HTTP
+	MQTT, MQTTS, WS, WSS net.Addr
+	HTTP                 net.Addr
+}
+
+// sensors lists the addresses at which sensors connect.
+func (a Addrs) sensors() string {
+	var list []string
+	for _, x := range []net.Addr{a.MQTT, a.MQTTS, a.WS, a.WSS} {
+		if x != nil {
+			list = append(list, x.String())
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 // Run runs an edge with a configuration that passed its checks, until ctx ends
@@ -46,7 +67,7 @@ type Addrs struct {
 // whatever is still in the buffer. ready, which may be nil, is called once
 // sensors may connect. Errors carry the exit code of the program.
 func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addrs)) error {
-	e := &Edge{config: c, log: log, started: time.Now(), metrics: obs.NewMetrics("packetboat_edge")}
+	e := &Edge{config: c, log: log, started: time.Now(), metrics: obs.NewMetrics("packetboat_edge"), clock: sensors.NewClock()}
 	notify := obs.NewNotify(log)
 	log.Info("starting", "device", c.Device, "version", obs.Version().String(), "data_dir", c.DataDir)
 	for _, w := range c.Warnings() {
@@ -56,8 +77,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addrs)) err
 	addrs, err := e.start(p)
 	if err == nil {
 		p.start("notifications", func(ctx context.Context) error { return e.tell(ctx, notify) })
-		notify.Ready("serving " + addrs.MQTT.String())
-		log.Info("ready", "sensors", addrs.MQTT.String(), "hub", c.Hub.URLs)
+		notify.Ready("serving " + addrs.sensors())
+		log.Info("ready", "sensors", addrs.sensors(), "hub", c.Hub.URLs)
 		if ready != nil {
 			ready(addrs)
 		}
@@ -88,10 +109,8 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Addrs)) err
 // start opens what holds data first and what accepts data last.
 func (e *Edge) start(p *parts) (addrs Addrs, err error) {
 	c := &e.config
-	if c.Sensors.UsersFile != "" {
-		if e.users, err = pki.OpenUsers(c.Sensors.UsersFile, 0); err != nil {
-			return addrs, cli.Fail(cli.Usage, err, "")
-		}
+	if err := e.openFiles(); err != nil {
+		return addrs, err
 	}
 	link, err := e.linkOptions()
 	if err != nil {
@@ -105,6 +124,7 @@ func (e *Edge) start(p *parts) (addrs Addrs, err error) {
 	if e.sensors, err = sensors.New(e.buffer, e.sensorOptions()); err != nil {
 		return addrs, cli.Fail(cli.Usage, fmt.Errorf("read lanes: %w", err), "")
 	}
+	e.gate = gate.New(e.gateOptions())
 	e.observe()
 	if c.Listen.HTTP != Off {
 		l, err := net.Listen("tcp", c.Listen.HTTP)
@@ -116,13 +136,12 @@ func (e *Edge) start(p *parts) (addrs Addrs, err error) {
 		p.start("http", func(ctx context.Context) error { return obs.Serve(ctx, l, e.handler(), e.log) })
 	}
 	p.start("uplink", e.uplink.Run)
-	l, err := net.Listen("tcp", c.Listen.MQTT)
+	p.start("files", e.watchFiles)
+	listeners, err := e.listen(&addrs)
 	if err != nil {
-		return addrs, cli.ListenError("listen.mqtt", c.Listen.MQTT, err)
+		return addrs, err
 	}
-	addrs.MQTT = l.Addr()
-	e.log.Info("listening", "for", "sensors", "address", l.Addr().String(), "anonymous", c.anonymous())
-	front := mqttfront.New(e.sensors, e.frontOptions(l))
+	front := mqttfront.New(e.sensors, e.frontOptions(listeners))
 	e.front.Store(front)
 	p.start("sensors", front.Run)
 	return addrs, nil
@@ -143,7 +162,7 @@ func (e *Edge) linkOptions() (o uplink.Options, err error) {
 	if err != nil {
 		return o, cli.Fail(cli.Usage, fmt.Errorf("read hub.tls: %w", err), "")
 	}
-	o.TLSConfig = client.Config
+	e.hubTLS, o.TLSConfig = client, client.Config
 	return o, nil
 }
 
@@ -157,7 +176,7 @@ func (e *Edge) openBuffer() (*buffer.Buffer, error) {
 		LazySync: time.Duration(c.Buffer.LazySync), Logger: e.log.With("part", "buffer"),
 		// The sensors' side bounds the same messages and makes sensors wait. Here
 		// they count with what is stored around them; a refusal would be too early.
-		MaxPending: 2 * int64(c.Sensors.MaxPendingBytes),
+		MaxPending: 2 * int64(c.Sensors.MaxPendingBytes), MaxState: int64(c.Buffer.MaxState), Now: e.clock.Now,
 	})
 	if err != nil {
 		return nil, openError(c.DataDir, err)
@@ -168,19 +187,32 @@ func (e *Edge) openBuffer() (*buffer.Buffer, error) {
 }
 
 func (e *Edge) sensorOptions() sensors.Options {
-	o := sensors.Options{Lanes: e.config.rules(), AllowAnonymous: e.config.anonymous(), Logger: e.log.With("part", "sensors")}
+	o := sensors.Options{
+		Lanes: e.config.rules(), AllowAnonymous: e.config.anonymous(), ACL: e.acl, Clock: e.clock, Logger: e.log.With("part", "sensors"),
+	}
 	if e.users != nil {
 		o.Users = authenticator{e.users}
+	}
+	if e.tls != nil {
+		o.Trust = e.tls.Trust
 	}
 	return o
 }
 
-func (e *Edge) frontOptions(l net.Listener) mqttfront.Options {
+func (e *Edge) frontOptions(l []net.Listener) mqttfront.Options {
 	s := &e.config.Sensors
+	// What has to be there after a restart has to fit into the buffer's map, and
+	// must leave room there for sessions and the ids of QoS 2.
+	room := e.buffer.Stats().StateLimit
 	return mqttfront.Options{
-		Listeners: []net.Listener{l}, MinVersion: 4, FanOut: true,
+		Listeners: l, MinVersion: 4, FanOut: true,
 		MaxPacketSize: uint32(s.MaxPacketBytes), MaxClients: s.MaxClients, MaxInflightMessages: s.MaxInflight,
-		MaxTotalBytes: int64(s.MaxPendingBytes), Logger: e.log.With("part", "sensors"),
+		MaxTotalBytes: int64(s.MaxPendingBytes), MaxKeepAlive: time.Duration(s.MaxKeepAlive),
+		MaxSessions: s.MaxSessions, MaxSessionExpiry: time.Duration(s.SessionExpiry),
+		MaxSubscriptions: s.MaxSubscriptions, MaxTopicLevels: s.MaxTopicLevels,
+		MaxQueuedMessages: s.MaxQueuedMessages, MaxQueuedBytes: min(int64(s.MaxQueuedBytes), room/4),
+		MaxRetained: s.MaxRetained, MaxRetainedBytes: min(int64(s.MaxRetainedBytes), room/2),
+		Store: e.sensors.Store(), Now: e.clock.Now, Logger: e.log.With("part", "sensors"),
 	}
 }
 
@@ -191,6 +223,9 @@ type authenticator struct{ users *pki.Users }
 func (a authenticator) Authenticate(name string, password []byte) bool {
 	return a.users.Check(name, password)
 }
+
+// Has reports whether the file holds the user.
+func (a authenticator) Has(name string) bool { return a.users.Has(name) }
 
 // close closes the buffer, the last of all.
 func (e *Edge) close() error {

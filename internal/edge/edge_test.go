@@ -45,7 +45,7 @@ func testConfig(t *testing.T) Config {
 	t.Helper()
 	c := Defaults()
 	c.Device, c.DataDir = "truck-17", filepath.Join(t.TempDir(), "data")
-	c.Listen = Listen{MQTT: "127.0.0.1:0", HTTP: "127.0.0.1:0"}
+	c.Listen.MQTT, c.Listen.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	c.Hub.URLs = []string{deadHub(t)}
 	c.Buffer.MaxBytes = 32 << 20
 	return c
@@ -244,7 +244,7 @@ func checkStopOrder(t *testing.T, log string) {
 			}
 		}
 	}
-	if want := "[notifications sensors uplink http buffer]"; fmt.Sprint(got) != want {
+	if want := "[notifications sensors files uplink http buffer]"; fmt.Sprint(got) != want {
 		t.Errorf("stopped %v, want %s", got, want)
 	}
 }
@@ -332,12 +332,16 @@ func TestStartErrors(t *testing.T) {
 	if err := run(taken); cli.ExitCode(err) != cli.Listen || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("mqtt port taken: code %d, %v", cli.ExitCode(err), err)
 	}
-	taken.Listen = Listen{MQTT: "127.0.0.1:0", HTTP: r.HTTP.String()}
+	taken.Listen.MQTT, taken.Listen.WS = "127.0.0.1:0", r.MQTT.String()
+	if err := run(taken); cli.ExitCode(err) != cli.Listen || !strings.Contains(fmt.Sprint(err), r.MQTT.String()) {
+		t.Errorf("ws port taken: code %d, %v", cli.ExitCode(err), err)
+	}
+	taken.Listen.WS, taken.Listen.HTTP = Off, r.HTTP.String()
 	if err := run(taken); cli.ExitCode(err) != cli.Listen {
 		t.Errorf("http port taken: code %d, %v", cli.ExitCode(err), err)
 	}
 	// The failed start left nothing behind: the directory can be used.
-	taken.Listen = Listen{MQTT: "127.0.0.1:0", HTTP: Off}
+	taken.Listen.HTTP = Off
 	if again := begin(t, taken); again.HTTP != nil || again.stop() != nil {
 		t.Error("the directory of a failed start cannot be used")
 	}

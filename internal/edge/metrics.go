@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/obs"
@@ -18,6 +17,8 @@ func (e *Edge) register() {
 	e.metrics.Register(e.emitBuffer)
 	e.metrics.Register(e.emitLink)
 	e.metrics.Register(e.emitSensors)
+	e.metrics.Register(e.emitDoors)
+	e.metrics.Register(e.emitFront)
 }
 
 func (e *Edge) emitBuffer(m *obs.Emit) {
@@ -51,6 +52,11 @@ func (e *Edge) emitBuffer(m *obs.Emit) {
 	m.Counter("journal_written_bytes_total", "Bytes written to the journal, padding and state included.", float64(s.BytesWritten))
 	m.Counter("journal_prepared_bytes_total", "Bytes written to make new files.", float64(s.BytesPrepared))
 	m.Counter("journal_moved_messages_total", "Messages moved so that a file could be recycled.", float64(s.Moved))
+	m.Gauge("state_entries", "Entries that the journal keeps for sessions, subscriptions, retained and queued messages.", float64(s.Entries))
+	m.Gauge("state_bytes", "What these entries count of their limit.", float64(s.StateBytes))
+	m.Gauge("state_limit_bytes", "Limit of these entries.", float64(s.StateLimit))
+	m.Counter("state_dropped_entries_total", "Entries that could not be read any more.", float64(s.StateDropped))
+	m.Counter("expired_messages_total", "Messages given up because their message expiry had passed, since the start.", float64(s.Expired))
 	m.Gauge("recovery_seconds", "How long the last start took to read the journal.", s.Recovery.Took.Seconds())
 	m.Gauge("recovery_damaged_frames", "Damaged frames that the last start passed by.", float64(s.Recovery.Damaged))
 }
@@ -84,52 +90,4 @@ func (e *Edge) emitLink(m *obs.Emit) {
 	m.Gauge("link_in_flight_bytes", "Bytes of batches sent and not answered.", float64(s.InFlightBytes))
 	m.Gauge("link_window_batches", "Batches that the hub lets be in flight.", float64(s.WindowBatches))
 	m.Gauge("link_round_trip_seconds", "Time from the last answered batch to its answer.", s.LastRoundTrip.Seconds())
-}
-
-func (e *Edge) emitSensors(m *obs.Emit) {
-	s := e.sensors.Stats()
-	for _, l := range stream.Lanes {
-		m.Counter("sensor_messages_total", "Messages of sensors given to the buffer since the start.", float64(s.Accepted[l]), "lane", l.String())
-	}
-	m.Counter("sensor_messages_dropped_total", "Messages that a drop rule matched.", float64(s.Dropped))
-	for _, r := range []struct {
-		reason string
-		n      int64
-	}{{"full", s.Full}, {"busy", s.Busy}, {"too_large", s.TooLarge}, {"disk", s.Disk}} {
-		m.Counter("sensor_messages_refused_total", "Messages that were not taken, by reason.", float64(r.n), "reason", r.reason)
-	}
-	m.Counter("sensor_bad_logins_total", "Connections with a wrong name or password.", float64(s.BadLogins))
-	f := e.front.Load()
-	if f == nil {
-		return
-	}
-	x := f.Stats()
-	m.Gauge("mqtt_connections", "Sockets of sensors, those that are not admitted included.", float64(x.Connections))
-	m.Gauge("mqtt_clients", "Sensors that are connected.", float64(x.Clients))
-	m.Gauge("mqtt_in_flight_messages", "Messages of sensors that wait for their acknowledgement.", float64(x.InflightMessages))
-	m.Gauge("mqtt_in_flight_bytes", "Size of the messages that wait for their acknowledgement.", float64(x.InflightBytes))
-	m.Gauge("mqtt_subscriptions", "Subscriptions of local clients.", float64(x.Subscriptions))
-	m.Gauge("mqtt_retained_messages", "Retained messages kept for local clients.", float64(x.Retained))
-	m.Counter("mqtt_connections_total", "Sockets accepted.", float64(x.Accepted))
-	m.Counter("mqtt_connects_total", "Sensors admitted.", float64(x.Connects))
-	m.Counter("mqtt_takeovers_total", "Connections ended by a new one of the same client.", float64(x.TakeOvers))
-	m.Counter("mqtt_connects_failed_total", "Connections that ended before they said who they are.", float64(x.ConnectsFailed))
-	for code, n := range x.Refusals {
-		m.Counter("mqtt_refused_connects_total", "Connections refused, by reason code.", float64(n), "code", fmt.Sprintf("0x%02x", code))
-	}
-	m.Counter("mqtt_received_messages_total", "Messages received.", float64(x.MessagesIn))
-	m.Counter("mqtt_received_bytes_total", "Bytes of the messages received.", float64(x.BytesIn))
-	m.Counter("mqtt_acks_total", "Acknowledgements written.", float64(x.Acks))
-	m.Counter("mqtt_ack_writes_total", "Writes that carried acknowledgements.", float64(x.AckWrites))
-	m.Counter("mqtt_ack_failures_total", "Writes of acknowledgements that failed.", float64(x.AckFailures))
-	m.Counter("mqtt_refused_messages_total", "Messages answered with a refusal.", float64(x.Refused))
-	m.Counter("mqtt_withheld_messages_total", "Messages left without an answer, so that the sensor sends them again.", float64(x.Withheld))
-	m.Counter("mqtt_stalls_total", "Times a sensor had to wait because a bound was reached.", float64(x.Stalls))
-	for kind, n := range x.ProtocolErrors {
-		m.Counter("mqtt_protocol_errors_total", "Connections ended because of what the client sent, by kind.", float64(n), "kind", kind)
-	}
-	m.Counter("mqtt_fan_out_messages_total", "Messages given to local subscribers.", float64(x.FanOut))
-	for reason, n := range x.FanOutDropped {
-		m.Counter("mqtt_fan_out_dropped_total", "Messages that local subscribers did not get, by reason.", float64(n), "reason", reason)
-	}
 }

@@ -43,6 +43,12 @@ func (e *Edge) observe() {
 	if e.users != nil {
 		e.health.Ready("users", e.users.Err)
 	}
+	if e.acl != nil {
+		e.health.Ready("acl", e.acl.Err)
+	}
+	if e.tls != nil {
+		e.health.Ready("sensors.tls", e.tls.Err)
+	}
 	e.register()
 }
 

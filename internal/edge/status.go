@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -76,13 +77,27 @@ type JournalStatus struct {
 	Full       bool   `json:"full"`
 	DiskError  string `json:"disk_error,omitempty"`
 	Unreadable uint64 `json:"unreadable"` // numbers that the last start found damaged
+
+	StateEntries    int    `json:"state_entries"` // sessions, subscriptions, retained and queued messages
+	StateBytes      int64  `json:"state_bytes"`
+	StateLimitBytes int64  `json:"state_limit_bytes"`
+	StateDropped    uint64 `json:"state_dropped"` // entries that could not be read any more
 }
 
-// SensorStatus is the sensors' side since the start.
+// SensorStatus is the sensors' side: now, and what was counted since the start.
+// Counts by name leave out those that are zero.
 type SensorStatus struct {
-	Clients   int   `json:"clients"`
-	Refused   int64 `json:"refused"`    // messages
-	BadLogins int64 `json:"bad_logins"` // wrong name or password
+	Clients       int              `json:"clients"`
+	Sessions      int64            `json:"sessions"` // of clients that are away included
+	Subscriptions int64            `json:"subscriptions"`
+	Retained      int64            `json:"retained"`              // messages
+	Refused       int64            `json:"refused"`               // messages
+	RefusedBy     map[string]int64 `json:"refused_by,omitempty"`  // the buffer, by reason
+	Denied        map[string]int64 `json:"denied,omitempty"`      // by the ACL: publish, subscribe, deliver, will
+	BadLogins     int64            `json:"bad_logins"`            // wrong name or password, or none
+	TurnedAway    map[string]int64 `json:"turned_away,omitempty"` // connections before MQTT, by reason
+	StateFailures int64            `json:"state_failures"`        // changes of sessions that could not be saved
+	Certificates  []Certificate    `json:"certificates,omitempty"`
 }
 
 // LossStatus is a run of messages that were given up.
@@ -123,12 +138,31 @@ func (e *Edge) Status() Status {
 		s.Lanes = append(s.Lanes, LaneStatus{Lane: l, Messages: x.Messages, Bytes: x.Bytes, Oldest: utc(x.Oldest), OldestSeconds: age(now, x.Oldest)})
 	}
 	s.Journal = JournalStatus{Dir: e.config.JournalDir(), Bytes: b.DiskBytes, LimitBytes: b.DiskLimit, Segments: b.Segments, Epochs: b.Epochs,
-		Full: b.Full, DiskError: b.DiskError, Unreadable: b.Recovery.Unreadable}
-	s.Sensors.BadLogins = dropped.BadLogins
+		Full: b.Full, DiskError: b.DiskError, Unreadable: b.Recovery.Unreadable,
+		StateEntries: b.Entries, StateBytes: b.StateBytes, StateLimitBytes: b.StateLimit, StateDropped: b.StateDropped}
+	s.Sensors = e.sensorStatus()
+	return s
+}
+
+func (e *Edge) sensorStatus() SensorStatus {
+	x := e.sensors.Stats()
+	s := SensorStatus{RefusedBy: counted(x.Refused), Denied: counted(x.Denied), BadLogins: x.BadLogins, StateFailures: x.Unsaved,
+		TurnedAway: counted(e.gate.Stats().Refused)}
+	if list := e.expiring.Load(); list != nil {
+		s.Certificates = *list
+	}
 	if f := e.front.Load(); f != nil {
-		s.Sensors.Clients, s.Sensors.Refused = f.Clients(), f.Stats().Refused
+		y := f.Stats()
+		s.Clients, s.Refused = f.Clients(), y.Refused
+		s.Sessions, s.Subscriptions, s.Retained = y.Sessions, y.Subscriptions, y.Retained
 	}
 	return s
+}
+
+// counted leaves out what is zero.
+func counted(m map[string]int64) map[string]int64 {
+	maps.DeleteFunc(m, func(_ string, n int64) bool { return n == 0 })
+	return m
 }
 
 func (e *Edge) linkStatus() LinkStatus {

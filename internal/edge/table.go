@@ -45,7 +45,7 @@ func (s *Status) Print(w io.Writer) error {
 	if s.Journal.DiskError != "" {
 		line("disk error", "%s", s.Journal.DiskError)
 	}
-	line("sensors", "%d connected, %d messages refused, %d bad logins", s.Sensors.Clients, s.Sensors.Refused, s.Sensors.BadLogins)
+	s.Sensors.print(line, s.Now)
 	fmt.Fprintf(t, "\nLANE\tWAITING\tSIZE\tOLDEST\n")
 	for _, l := range s.Lanes {
 		oldest := "-"
@@ -55,6 +55,51 @@ func (s *Status) Print(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.Lane, count(uint64(max(0, l.Messages))), sizeOf(l.Bytes), oldest)
 	}
 	return t.Flush()
+}
+
+// print writes what is, and of what went wrong only what did.
+func (s *SensorStatus) print(line func(name, format string, args ...any), now time.Time) {
+	line("sensors", "%d connected, %s, %s, %s retained", s.Clients, plural(s.Sessions, "session"), plural(s.Subscriptions, "subscription"), count(uint64(max(0, s.Retained))))
+	if s.Refused > 0 {
+		line("refused", "%s%s", plural(s.Refused, "message"), byName(s.RefusedBy))
+	}
+	if len(s.Denied) > 0 {
+		line("acl denied", "%s", strings.Trim(byName(s.Denied), " ()"))
+	}
+	if s.BadLogins > 0 {
+		line("bad logins", "%s", count(uint64(s.BadLogins)))
+	}
+	if len(s.TurnedAway) > 0 {
+		line("turned away", "%s", strings.Trim(byName(s.TurnedAway), " ()"))
+	}
+	if s.StateFailures > 0 {
+		line("not saved", "%s of sessions", plural(s.StateFailures, "change"))
+	}
+	for _, c := range s.Certificates {
+		if text := c.problem(now); text != "" {
+			line("certificate", "%s", text)
+		}
+	}
+}
+
+// plural counts things.
+func plural(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return count(uint64(max(0, n))) + " " + what
+}
+
+// byName writes " (2 busy, 1 full)", or nothing.
+func byName(m map[string]int64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %s", count(uint64(m[name])), name))
+	}
+	if parts == nil {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
 }
 
 func (s *Status) linkLine() string {

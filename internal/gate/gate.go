@@ -209,9 +209,9 @@ func (g *Gate) release(a netip.Addr) {
 	}
 }
 
-// addressOf is the address that shares are counted by: the /64 of IPv6, which
+// AddressOf is the address that shares are counted by: of IPv6 the /64, which
 // one customer has to himself.
-func addressOf(a net.Addr) netip.Addr {
+func AddressOf(a net.Addr) netip.Addr {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}

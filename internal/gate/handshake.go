@@ -196,9 +196,6 @@ func reasonOf(err error) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return ClientCert
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return ClientAlert
-	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Timeout
@@ -206,13 +203,19 @@ func reasonOf(err error) string {
 		return Left
 	case strings.Contains(err.Error(), "didn't provide a certificate"): // crypto/tls has no other sign of it
 		return NoClientCert
-	case strings.HasPrefix(err.Error(), "remote error: "):
+	case isAlert(err):
 		return ClientAlert
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return NotTLS
 	}
 	return TLS
+}
+
+// isAlert reports whether err is an alert of the client's.
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
 }
 
 // shakeTLS does a TLS handshake with a bound on the bytes it may take.

@@ -116,7 +116,7 @@ func (l *listener) arrive() {
 			continue
 		}
 		l.g.n.arrived.Add(1)
-		w := guest{conn: c, addr: addressOf(c.RemoteAddr()), since: time.Now()}
+		w := guest{conn: c, addr: AddressOf(c.RemoteAddr()), since: time.Now()}
 		if !l.g.hold(w.addr) {
 			abort(c)
 			l.g.refuse(PerAddress, c.RemoteAddr(), l.transport, nil)

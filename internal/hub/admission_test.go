@@ -73,11 +73,11 @@ func TestRemovedDeviceIsExpelled(t *testing.T) {
 // The look at the devices comes by itself.
 func TestRecheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		devices, err := openDevices(t.TempDir()+"/none", 10, false, discard)
+		devices, err := openDevices(deviceRules{path: t.TempDir() + "/none", max: 10, certificates: true}, discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := newBridge(nil, devices, discard)
+		b := newBridge(nil, devices, nil, discard)
 		told := make(chan byte, 1)
 		b.sessions[&session{device: "a", peer: &mqttfront.Peer{Disconnect: func(code byte, _ string) { told <- code }}}] = struct{}{}
 		p := start(t.Context(), "device check", func(err error) { t.Error(err) }, b.recheck)

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/packetboat/packetboat/internal/mqttfront"
+	"github.com/packetboat/packetboat/internal/pki"
 	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/ingest"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -23,21 +25,27 @@ import (
 type bridge struct {
 	ingest  *ingest.Ingest
 	devices *devices
+	trust   func() *pki.Trust // what certificates are believed now; nil, or gives nil: none
 	log     *slog.Logger
+	slow    *slowdown
 	stats   bridgeStats
 
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu; those that are open
 }
 
-func newBridge(in *ingest.Ingest, d *devices, log *slog.Logger) *bridge {
-	return &bridge{ingest: in, devices: d, log: log, sessions: map[*session]struct{}{}}
+func newBridge(in *ingest.Ingest, d *devices, trust func() *pki.Trust, log *slog.Logger) *bridge {
+	if trust == nil {
+		trust = func() *pki.Trust { return nil }
+	}
+	return &bridge{ingest: in, devices: d, trust: trust, log: log, slow: newSlowdown(), sessions: map[*session]struct{}{}}
 }
 
 // bridgeStats counts what was refused before ingest saw it.
 type bridgeStats struct {
 	connects, expelled                           atomic.Int64
 	badID, badSecret, badVersion, badHello, busy atomic.Int64
+	badCertificate, notListed                    atomic.Int64
 	foreignTopic, badQoS, foreignFilter          atomic.Int64
 }
 
@@ -45,19 +53,20 @@ type bridgeStats struct {
 // itself. A client that does not prove who it is learns nothing of any device.
 func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Session, mqttfront.Welcome, error) {
 	p.Will = nil // nothing is published in a device's name but its batches
-	hello, err := b.check(p)
+	hello, err := b.check(ctx, p)
 	if err != nil {
 		return nil, mqttfront.Welcome{}, err
 	}
 	p.User = nil // up to 60 kB of it, which p would keep as long as the connection lives
+	hello.Origin = addr(p.Remote)
 	hello.Revoke = func(reason string) { p.Disconnect(revokeCode(reason), reason) }
 	ing, welcome, err := b.ingest.Connect(ctx, hello)
 	if err != nil {
 		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
 	}
 	b.stats.connects.Add(1)
-	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "streams_held", len(hello.Held))
-	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p,
+	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
+	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, trust: b.trust(), goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
@@ -92,19 +101,70 @@ func (b *bridge) expel() {
 	b.mu.Lock()
 	open := slices.Collect(maps.Keys(b.sessions))
 	b.mu.Unlock()
+	trust, now := b.trust(), time.Now()
 	for _, s := range open {
-		if b.devices.admit(s.device, s.peer.Password, s.peer.Remote) {
+		what := "secret"
+		err := s.checkCertificate(trust, now)
+		switch {
+		case err != nil:
+			what = "certificate"
+		case b.devices.admit(claimOf(s.peer)) == admitted:
 			continue
 		}
 		b.stats.expelled.Add(1)
-		b.log.Info("device may not connect any more", "device", s.device)
-		s.peer.Disconnect(mqttfront.NotAuthorized, "the device's secret is not accepted any more")
+		b.log.Info("device may not connect any more", "device", s.device, "not_accepted", what, "error", err)
+		s.peer.Disconnect(mqttfront.NotAuthorized, "the device's "+what+" is not accepted any more")
 	}
+}
+
+// claimOf is what a client says it is, and what it shows for it.
+func claimOf(p *mqttfront.Peer) claim {
+	return claim{id: p.ClientID, secret: p.Password, from: p.Remote, tls: p.TLS}
+}
+
+// checkCertificate looks whether the certificate that a connection came with
+// would be accepted still. It is verified anew only when the authorities or the
+// revocation lists have changed. bridge.expel only.
+func (s *session) checkCertificate(trust *pki.Trust, now time.Time) error {
+	switch {
+	case trust == nil || s.goodUntil.IsZero():
+		return nil
+	case now.After(s.goodUntil):
+		return fmt.Errorf("the certificate ended at %s", s.goodUntil)
+	case trust == s.trust:
+		return nil
+	}
+	if err := trust.Check(s.peer.TLS); err != nil {
+		return err
+	}
+	s.trust = trust
+	return nil
+}
+
+// refuseClaim answers a client that did not prove who it is. What it is told
+// depends on what it sent alone, not on which devices there are.
+func (b *bridge) refuseClaim(ctx context.Context, p *mqttfront.Peer, v verdict) error {
+	r := &mqttfront.Refusal{Code: mqttfront.NotAuthorized, Reason: "device id and secret are not accepted"}
+	switch v {
+	case wrongName:
+		b.stats.badCertificate.Add(1)
+		r.Reason = "the certificate does not name this client id"
+	case notListed:
+		b.stats.notListed.Add(1)
+		r.Reason = "the device of this certificate is not listed here"
+	case wrongSecret:
+		b.stats.badSecret.Add(1)
+		r.Code = mqttfront.BadUsernameOrPassword
+		b.slow.wait(ctx, p.Remote)
+	default:
+		b.stats.badSecret.Add(1)
+	}
+	return r
 }
 
 // check reads CONNECT. The order matters: nothing behind the secret is looked
 // at for a client that does not have it.
-func (b *bridge) check(p *mqttfront.Peer) (h ingest.Hello, err error) {
+func (b *bridge) check(ctx context.Context, p *mqttfront.Peer) (h ingest.Hello, err error) {
 	refuse := func(n *atomic.Int64, code byte, reason string, err error) error {
 		n.Add(1)
 		if err != nil { // the front logs the rest
@@ -121,12 +181,8 @@ func (b *bridge) check(p *mqttfront.Peer) (h ingest.Hello, err error) {
 	if p.Username != "" && p.Username != p.ClientID {
 		return h, refuse(&b.stats.badSecret, mqttfront.BadUsernameOrPassword, "the user name must be the client id", nil)
 	}
-	if !b.devices.admit(p.ClientID, p.Password, p.Remote) {
-		code := mqttfront.BadUsernameOrPassword
-		if len(p.Password) == 0 {
-			code = mqttfront.NotAuthorized
-		}
-		return h, refuse(&b.stats.badSecret, code, "device id and secret are not accepted", nil)
+	if v := b.devices.admit(claimOf(p)); v != admitted {
+		return h, b.refuseClaim(ctx, p, v)
 	}
 	version, err := wire.ParseVersion(p.User)
 	if err != nil || version < 1 || version > ingest.Version {
@@ -165,6 +221,9 @@ type session struct {
 	ingest   *ingest.Session
 	peer     *mqttfront.Peer
 	up, down string
+
+	trust     *pki.Trust // what its certificate was checked with last; bridge.expel only
+	goodUntil time.Time  // the end of its certificate; zero: it has none
 }
 
 // Publish hands a batch to ingest. Everything but a QoS 1 PUBLISH to the

@@ -2,15 +2,18 @@ package hub
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/obs"
+	"github.com/packetboat/packetboat/internal/pki"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/local"
 )
@@ -28,6 +31,7 @@ type Config struct {
 	TLS            TLS           `yaml:"tls"`
 	DevicesFile    string        `yaml:"devices_file" doc:"ids and hashed secrets of devices; default: devices in data_dir"`
 	AllowAnonymous bool          `yaml:"allow_anonymous" doc:"let devices in that have no secret, from anywhere"`
+	Accept         Accept        `yaml:"accept"`
 	Store          Store         `yaml:"store"`
 	Limits         Limits        `yaml:"limits"`
 	Log            obs.LogConfig `yaml:"log"`
@@ -43,8 +47,26 @@ type Listen struct {
 
 // TLS names PEM files; they are read again when they change.
 type TLS struct {
-	CertFile string `yaml:"cert_file" doc:"certificate chain, the hub's own first"`
-	KeyFile  string `yaml:"key_file" doc:"its private key"`
+	CertFile     string `yaml:"cert_file" doc:"certificate chain, the hub's own first"`
+	KeyFile      string `yaml:"key_file" doc:"its private key"`
+	ClientCAFile string `yaml:"client_ca_file" doc:"authorities whose certificates prove a device: its common name or an alternative name is the device id"`
+	ClientAuth   string `yaml:"client_auth" doc:"none, optional or required: whether a device on listen.mqtts brings a certificate; default: optional with client_ca_file, else none"`
+	CRLFile      string `yaml:"crl_file" doc:"revocation lists of these authorities, PEM or DER"`
+	Devices      string `yaml:"devices" doc:"whose certificates let in: any that the authorities signed, or those listed in devices_file"`
+}
+
+// The values of TLS.Devices.
+const (
+	DevicesAny    = "any"
+	DevicesListed = "listed"
+)
+
+// Accept bounds what strangers cost, before it is known who they are.
+type Accept struct {
+	Rate       int `yaml:"rate" doc:"connections taken per second, before any handshake; what comes beyond it waits; 0: no bound"`
+	Burst      int `yaml:"burst" doc:"of them at once"`
+	PerAddress int `yaml:"per_address" doc:"connections of one address that wait or are in a handshake; more are closed; 0: no bound"`
+	Handshakes int `yaml:"handshakes" doc:"TLS handshakes at a time"`
 }
 
 // Store configures the embedded log.
@@ -78,6 +100,8 @@ func Defaults() Config {
 	return Config{
 		Listen:  Listen{MQTT: "127.0.0.1:1884", HTTP: "127.0.0.1:8460"},
 		DataDir: dir,
+		TLS:     TLS{Devices: DevicesAny},
+		Accept:  Accept{Rate: 200, Burst: 400, PerAddress: 64, Handshakes: 64},
 		Store:   Store{MinFree: local.DefaultMinFree},
 		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
 		Log:     obs.DefaultLog(),
@@ -98,6 +122,10 @@ var limits = []struct {
 	// CONNECT itself may carry 60 KB of ranges that the edge holds.
 	{"limits.packet_bytes", func(c *Config) int64 { return int64(c.Limits.PacketBytes) }, 128 << 10, 4 << 20, true, "CONNECT alone may need 128KiB, and a batch has to fit into one transaction"},
 	{"limits.total_bytes", func(c *Config) int64 { return int64(c.Limits.TotalBytes) }, 8 << 20, 1 << 40, true, "a few batches have to fit"},
+	{"accept.rate", func(c *Config) int64 { return int64(c.Accept.Rate) }, 0, 100_000, false, "a TLS handshake costs up to a millisecond of CPU; 0 is no bound"},
+	{"accept.burst", func(c *Config) int64 { return int64(c.Accept.Burst) }, 1, 100_000, false, "at least one has to come in"},
+	{"accept.per_address", func(c *Config) int64 { return int64(c.Accept.PerAddress) }, 0, 10_000, false, "each one is a file descriptor; 0 is no bound"},
+	{"accept.handshakes", func(c *Config) int64 { return int64(c.Accept.Handshakes) }, 1, 10_000, false, "each one may hold 64KiB of memory"},
 	{"limits.max_devices", func(c *Config) int64 { return int64(c.Limits.MaxDevices) }, 1, 1_000_000, false, "each one is a file descriptor"},
 }
 
@@ -124,7 +152,38 @@ func (c *Config) Check(r *config.Report) {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		r.Add("tls", "names only one of cert_file and key_file", "TLS needs both, cleartext neither")
 	}
+	c.TLS.check(r)
 	c.Listen.check(r, c.TLS.CertFile != "")
+}
+
+// check looks at how devices prove themselves with certificates.
+func (t *TLS) check(r *config.Report) {
+	auth := pki.ClientAuth(t.ClientAuth)
+	if t.ClientAuth != "" && !slices.Contains(pki.ClientAuths, auth) {
+		r.Add("tls.client_auth", fmt.Sprintf("%.40q is none of none, optional and required", t.ClientAuth), "")
+	}
+	if t.Devices != DevicesAny && t.Devices != DevicesListed {
+		r.Add("tls.devices", fmt.Sprintf("%.40q is neither any nor listed", t.Devices), "any: the authorities decide; listed: only devices that stand in devices_file")
+	}
+	if (auth == pki.AuthOptional || auth == pki.AuthRequired) && t.ClientCAFile == "" {
+		r.Add("tls.client_auth", "asks for certificates, and no authority is named", "set tls.client_ca_file")
+	}
+	if t.ClientCAFile != "" && t.CertFile == "" {
+		r.Add("tls.client_ca_file", "needs TLS", "set tls.cert_file and tls.key_file")
+	}
+	if t.CRLFile != "" && t.ClientCAFile == "" {
+		r.Add("tls.crl_file", "names revocation lists of no authority", "set tls.client_ca_file")
+	}
+}
+
+// wantsCertificates reports whether a certificate can let a device in.
+func (t *TLS) wantsCertificates() bool {
+	return t.ClientCAFile != "" && pki.ClientAuth(t.ClientAuth) != pki.AuthNone
+}
+
+// files are those of the TLS listener.
+func (t *TLS) files(log *slog.Logger) pki.ServerFiles {
+	return pki.ServerFiles{Cert: t.CertFile, Key: t.KeyFile, ClientCAFile: t.ClientCAFile, ClientAuth: pki.ClientAuth(t.ClientAuth), CRLFile: t.CRLFile, Logger: log}
 }
 
 func (l *Listen) check(r *config.Report, tls bool) {
@@ -155,6 +214,12 @@ func (c *Config) Warnings() (all []string) {
 	}
 	if beyondLoopback(c.Listen.HTTP) {
 		all = append(all, "listen.http: whoever can reach it can read the whole log")
+	}
+	if c.TLS.ClientCAFile != "" && !c.TLS.wantsCertificates() {
+		all = append(all, "tls.client_ca_file: tls.client_auth is none, so it is not looked at")
+	}
+	if c.TLS.wantsCertificates() && c.TLS.CRLFile == "" && c.TLS.Devices == DevicesAny {
+		all = append(all, "tls.client_ca_file: without tls.crl_file or tls.devices: listed, a stolen certificate lets in until it expires")
 	}
 	if c.AllowAnonymous && (beyondLoopback(c.Listen.MQTT) || beyondLoopback(c.mqtts())) {
 		all = append(all, "allow_anonymous: whoever can reach the hub can be any device that has no secret")

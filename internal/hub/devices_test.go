@@ -35,14 +35,14 @@ func TestAdmit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		d, err := openDevices(path, 10, c.anonymous, discard)
+		d, err := openDevices(deviceRules{path: path, max: 10, anonymous: c.anonymous}, discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := d.admit(c.id, []byte(c.secret), home); got != c.home {
+		if got := d.admit(claim{id: c.id, secret: []byte(c.secret), from: home}) == admitted; got != c.home {
 			t.Errorf("%s, from this machine: %v", c.name, got)
 		}
-		if got := d.admit(c.id, []byte(c.secret), away); got != c.away {
+		if got := d.admit(claim{id: c.id, secret: []byte(c.secret), from: away}) == admitted; got != c.away {
 			t.Errorf("%s, from elsewhere: %v", c.name, got)
 		}
 	}
@@ -53,9 +53,12 @@ func TestAdmit(t *testing.T) {
 func TestBrokenDevicesFile(t *testing.T) {
 	home := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
 	path := filepath.Join(t.TempDir(), "devices")
-	d, err := openDevices(path, 10, false, discard)
+	d, err := openDevices(deviceRules{path: path, max: 10}, discard)
 	if err != nil {
 		t.Fatal(err)
+	}
+	admit := func(id, secret string) bool {
+		return d.admit(claim{id: id, secret: []byte(secret), from: home}) == admitted
 	}
 	breakFile := func() {
 		if err := os.WriteFile(path, []byte("truck not-a-sum\n"), 0o600); err != nil {
@@ -63,7 +66,7 @@ func TestBrokenDevicesFile(t *testing.T) {
 		}
 	}
 	breakFile()
-	if d.admit("truck", nil, home) {
+	if admit("truck", "") {
 		t.Error("a broken file counts as none")
 	}
 	if err := os.Remove(path); err != nil {
@@ -73,12 +76,12 @@ func TestBrokenDevicesFile(t *testing.T) {
 	if _, err := pki.SetUser(path, "truck", sum); err != nil {
 		t.Fatal(err)
 	}
-	if !d.admit("truck", []byte(secret), home) || d.admit("ship", nil, home) {
+	if !admit("truck", secret) || admit("ship", "") {
 		t.Error("a good file is not in force")
 	}
 	for _, spoil := range []func(){breakFile, func() { _ = os.Remove(path) }} {
 		spoil()
-		if !d.admit("truck", []byte(secret), home) || d.admit("ship", nil, home) || d.len() != 1 {
+		if !admit("truck", secret) || admit("ship", "") || d.len() != 1 {
 			t.Error("the last good file is not in force")
 		}
 	}

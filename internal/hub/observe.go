@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/packetboat/packetboat/internal/httpapi"
 	"github.com/packetboat/packetboat/internal/obs"
@@ -36,6 +37,8 @@ func (h *Hub) observe() {
 	h.metrics.Register(h.emitFront)
 	h.metrics.Register(h.emitBridge)
 	h.metrics.Register(h.emitAPI)
+	h.metrics.Register(h.emitGate)
+	h.metrics.Register(h.emitTLS)
 }
 
 // links tells the API what ingest knows of the devices' connections.
@@ -75,6 +78,7 @@ func (h *Hub) emitIngest(e *obs.Emit) {
 	e.Gauge("pending_bytes", "Memory of batches that are not answered.", float64(s.PendingBytes))
 	e.Counter("connects_total", "Devices admitted.", float64(s.Connects))
 	e.Counter("takeovers_total", "Devices admitted in place of an open connection.", float64(s.Takeovers))
+	e.Counter("duplicate_device_total", "Connections that showed two live devices with one id.", float64(s.Twins))
 	byLabel(e, "busy_total", "Devices asked to come again.", "reason", s.Busy)
 	byLabel(e, "revoked_total", "Connections ended by the hub.", "reason", s.Revoked)
 	e.Counter("settled_batches_total", "Batches acknowledged.", float64(s.Batches))
@@ -139,11 +143,42 @@ func (h *Hub) emitFront(e *obs.Emit) {
 func (h *Hub) emitBridge(e *obs.Emit) {
 	b := &h.bridge.stats
 	byLabel(e, "refused_connects_total", "Connections refused before ingest was asked.", "reason", map[string]int64{
-		"client_id": b.badID.Load(), "secret": b.badSecret.Load(), "version": b.badVersion.Load(), "hello": b.badHello.Load(), "busy": b.busy.Load()})
+		"client_id": b.badID.Load(), "secret": b.badSecret.Load(), "certificate": b.badCertificate.Load(), "not_listed": b.notListed.Load(), "version": b.badVersion.Load(), "hello": b.badHello.Load(), "busy": b.busy.Load()})
 	byLabel(e, "foreign_requests_total", "What connected devices may not do.", "what", map[string]int64{
 		"topic": b.foreignTopic.Load(), "filter": b.foreignFilter.Load(), "qos": b.badQoS.Load()})
 	e.Counter("expelled_devices_total", "Connections ended because the device may not connect any more.", float64(b.expelled.Load()))
+	e.Counter("slowed_refusals_total", "Answers to wrong secrets that were held back.", float64(h.bridge.slow.delayed.Load()))
+	e.Counter("unslowed_refusals_total", "Answers to wrong secrets that were not, because too many were.", float64(h.bridge.slow.full.Load()))
 	e.Gauge("devices_with_secret", "Devices in the devices file.", float64(h.devices.len()))
+}
+
+func (h *Hub) emitGate(e *obs.Emit) {
+	s := h.gate.Stats()
+	e.Gauge("gate_waiting", "Connections that wait for their turn.", float64(s.Waiting))
+	e.Gauge("gate_handshakes", "TLS handshakes under way.", float64(s.Handshaking))
+	e.Counter("gate_arrived_total", "Connections taken from the kernel.", float64(s.Arrived))
+	e.Counter("gate_accepted_total", "Connections whose handshake was done.", float64(s.Accepted))
+	e.Counter("gate_delayed_total", "Times accept.rate made connections wait.", float64(s.Delayed))
+	e.Counter("gate_full_total", "Times accept.handshakes made connections wait.", float64(s.FullHandshakes))
+	byLabel(e, "gate_refused_total", "Connections closed before MQTT.", "reason", s.Refused)
+}
+
+func (h *Hub) emitTLS(e *obs.Emit) {
+	if h.tls == nil {
+		return
+	}
+	s := h.tls.Stats()
+	moment := func(name, help string, t time.Time) {
+		if !t.IsZero() {
+			e.Gauge(name, help, float64(t.Unix()))
+		}
+	}
+	moment("tls_certificate_not_after_seconds", "When the hub's certificate ends, seconds since 1970.", s.NotAfter)
+	moment("tls_client_ca_not_after_seconds", "When the first of the devices' authorities ends, seconds since 1970.", s.ClientCANotAfter)
+	moment("tls_crl_next_update_seconds", "When a revocation list should be replaced, seconds since 1970.", s.NextUpdate)
+	e.Gauge("tls_revoked_certificates", "Certificates on the revocation lists.", float64(s.Revoked))
+	e.Gauge("tls_crl_stale", "1 while a revocation list is out of date; it is enforced all the same.", obs.Bool(s.Stale))
+	e.Gauge("tls_files_unusable", "1 while a changed TLS file cannot be used and the last good one is in force.", obs.Bool(s.Unusable))
 }
 
 func (h *Hub) emitAPI(e *obs.Emit) {

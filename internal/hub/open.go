@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/packetboat/packetboat/internal/cli"
+	"github.com/packetboat/packetboat/internal/gate"
 	"github.com/packetboat/packetboat/internal/httpapi"
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/obs"
@@ -33,6 +33,8 @@ type Hub struct {
 	metrics *obs.Metrics
 	health  *obs.Health
 	http    net.Listener // nil: off
+	gate    *gate.Gate
+	tls     *pki.Server // nil: off
 	mqtt    []net.Listener
 	front   *mqttfront.Front
 }
@@ -56,14 +58,20 @@ func Open(c Config, log *slog.Logger) (h *Hub, err error) {
 	if h.store, err = local.Open(h.storeOptions()); err != nil {
 		return h, storeError(c.DataDir, err)
 	}
-	if h.devices, err = openDevices(c.DevicesPath(), c.Limits.MaxDevices*10, c.AllowAnonymous, log); err != nil {
+	if h.devices, err = openDevices(c.deviceRules(), log); err != nil {
 		return h, cli.Fail(cli.Usage, err, "correct the line, or remove and add the device again")
 	}
 	if err := h.checkReach(); err != nil {
 		return h, err
 	}
 	h.ingest = ingest.New(h.store, h.ingestOptions())
-	h.bridge = newBridge(h.ingest, h.devices, log)
+	if c.mqtts() != Off {
+		if h.tls, err = pki.OpenServerTLS(c.TLS.files(log)); err != nil {
+			return h, cli.Fail(cli.Usage, err, "check tls: `packetboat-hub config check` says which file")
+		}
+	}
+	h.bridge = newBridge(h.ingest, h.devices, h.trust, log)
+	h.gate = gate.New(c.gateOptions(log.With("component", "gate")))
 	h.observe()
 	if err := h.listen(); err != nil {
 		return h, err
@@ -117,13 +125,35 @@ func (h *Hub) checkReach() error {
 	if h.c.AllowAnonymous || h.devices.len() > 0 {
 		return nil
 	}
-	for _, a := range []string{h.c.Listen.MQTT, h.c.mqtts()} {
-		if beyondLoopback(a) {
-			return cli.Fail(cli.Usage, fmt.Errorf("%s is reachable from elsewhere, and no device has a secret", a),
-				"add a device with `packetboat-hub device add ID`, or set allow_anonymous: true")
-		}
+	refuse := func(a string) error {
+		return cli.Fail(cli.Usage, fmt.Errorf("%s is reachable from elsewhere, and no device has a secret", a),
+			"add a device with `packetboat-hub device add ID`, name authorities in tls.client_ca_file, or set allow_anonymous: true")
+	}
+	if a := h.c.Listen.MQTT; beyondLoopback(a) {
+		return refuse(a)
+	}
+	if a := h.c.mqtts(); beyondLoopback(a) && !h.c.TLS.wantsCertificates() {
+		return refuse(a)
 	}
 	return nil
+}
+
+// trust is what certificates of devices are believed now, nil for none.
+func (h *Hub) trust() *pki.Trust {
+	if h.tls == nil {
+		return nil
+	}
+	return h.tls.Trust()
+}
+
+func (c *Config) deviceRules() deviceRules {
+	return deviceRules{path: c.DevicesPath(), max: c.Limits.MaxDevices * 10, anonymous: c.AllowAnonymous,
+		certificates: c.TLS.wantsCertificates(), listed: c.TLS.Devices == DevicesListed}
+}
+
+func (c *Config) gateOptions(log *slog.Logger) gate.Options {
+	a := c.Accept
+	return gate.Options{Rate: float64(a.Rate), Burst: a.Burst, PerAddress: a.PerAddress, Handshakes: a.Handshakes, Logger: log}
 }
 
 func (h *Hub) storeOptions() local.Options {
@@ -148,6 +178,7 @@ func (h *Hub) frontOptions() mqttfront.Options {
 	l := h.c.Limits
 	return mqttfront.Options{
 		Listeners: h.mqtt, MinVersion: 5, MaxPacketSize: uint32(l.PacketBytes), MaxClients: l.MaxDevices,
+		MaxQoS: 1, MaxSessionExpiry: time.Second, MaxSubscriptions: 16, // nothing outlives a connection, nothing is fanned out
 		MaxInflightMessages: l.WindowMessages, MaxInflightBytes: l.WindowMessages * int(l.PacketBytes), MaxTotalBytes: int64(l.TotalBytes),
 		Logger: h.log.With("component", "mqtt"),
 	}
@@ -161,22 +192,18 @@ func (h *Hub) listen() (err error) {
 		}
 	}
 	if a := h.c.mqtts(); a != Off {
-		conf, err := pki.ServerTLS(pki.ServerFiles{Cert: h.c.TLS.CertFile, Key: h.c.TLS.KeyFile, Logger: h.log})
-		if err != nil {
-			return cli.Fail(cli.Usage, err, "check tls.cert_file and tls.key_file")
-		}
 		l, err := net.Listen("tcp", a)
 		if err != nil {
 			return cli.ListenError("listen.mqtts", a, err)
 		}
-		h.mqtt = append(h.mqtt, tls.NewListener(l, conf))
+		h.mqtt = append(h.mqtt, bareTLS{h.gate.TLS(l, h.tls.Config())})
 	}
 	if a := h.c.Listen.MQTT; a != Off {
 		l, err := net.Listen("tcp", a)
 		if err != nil {
 			return cli.ListenError("listen.mqtt", a, err)
 		}
-		h.mqtt = append(h.mqtt, l)
+		h.mqtt = append(h.mqtt, h.gate.TCP(l))
 	}
 	return nil
 }

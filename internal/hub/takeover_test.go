@@ -36,12 +36,12 @@ func runSlowHub(t *testing.T, mem *logtest.Mem, o ingest.Options) *slowHub {
 		t.Fatal(err)
 	}
 	h.addr = l.Addr()
-	secrets, err := openDevices(t.TempDir()+"/devices", 10, false, log)
+	secrets, err := openDevices(deviceRules{path: t.TempDir() + "/devices", max: 10}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	in := ingest.New(h.mem, o)
-	h.bridge = newBridge(in, secrets, log)
+	h.bridge = newBridge(in, secrets, nil, log)
 	front := mqttfront.New(h.bridge, mqttfront.Options{Listeners: []net.Listener{l}, MinVersion: 5, MaxPacketSize: 1 << 20, ConnectTimeout: 30 * time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	none := func(err error) { t.Error(err) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,21 +27,28 @@ type fakeBuffer struct {
 	refuse  error
 	lanes   []stream.Lane
 	got     []stream.Message
+	writes  []buffer.Write // without their messages
 	pending []func(stream.Position, error)
 }
 
-func (b *fakeBuffer) Append(lane stream.Lane, msgs []stream.Message, done func(stream.Position, error)) error {
+func (b *fakeBuffer) Commit(w buffer.Write, done func(stream.Position, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
 		return b.refuse
 	}
-	for _, m := range msgs {
+	for _, m := range w.Msgs {
 		m.Payload = append([]byte(nil), m.Payload...)
-		b.lanes, b.got = append(b.lanes, lane), append(b.got, m)
+		b.lanes, b.got = append(b.lanes, w.Lane), append(b.got, m)
 	}
+	w.Msgs, w.State = nil, slices.Clone(w.State)
+	b.writes = append(b.writes, w)
 	b.pending = append(b.pending, done)
 	return nil
+}
+
+func (b *fakeBuffer) State(yield func(string, []byte) bool) error {
+	return b.refuse
 }
 
 type users map[string]string
@@ -48,6 +56,11 @@ type users map[string]string
 func (u users) Authenticate(name string, password []byte) bool {
 	want, ok := u[name]
 	return ok && want == string(password)
+}
+
+func (u users) Has(name string) bool {
+	_, ok := u[name]
+	return ok
 }
 
 func admit(t *testing.T, s *Sensors, p *mqttfront.Peer) (mqttfront.Session, byte) {
@@ -152,14 +165,15 @@ func TestRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
 		want mqttfront.Result
-		n    func(Stats) int64
+		name string
 	}{
-		{buffer.ErrFull, mqttfront.Result{Code: mqttfront.QuotaExceeded}, func(s Stats) int64 { return s.Full }},
-		{buffer.ErrBusy, mqttfront.Result{Code: mqttfront.QuotaExceeded}, func(s Stats) int64 { return s.Busy }},
-		{buffer.ErrTooLarge, mqttfront.Result{Code: mqttfront.ImplementationSpecificError}, func(s Stats) int64 { return s.TooLarge }},
-		{buffer.ErrDisk, mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, func(s Stats) int64 { return s.Disk }},
-		{buffer.ErrClosed, mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, func(s Stats) int64 { return s.Disk }},
-		{errors.New("news"), mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, func(s Stats) int64 { return s.Disk }},
+		{buffer.ErrFull, mqttfront.Result{Code: mqttfront.QuotaExceeded}, "full"},
+		{buffer.ErrStateFull, mqttfront.Result{Code: mqttfront.QuotaExceeded}, "state_full"},
+		{buffer.ErrBusy, mqttfront.Result{Code: mqttfront.QuotaExceeded}, "busy"},
+		{buffer.ErrTooLarge, mqttfront.Result{Code: mqttfront.ImplementationSpecificError}, "too_large"},
+		{buffer.ErrDisk, mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, "disk"},
+		{buffer.ErrClosed, mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, "disk"},
+		{errors.New("news"), mqttfront.Result{Code: mqttfront.UnspecifiedError, Withhold: true}, "disk"},
 	} {
 		for _, late := range []bool{false, true} {
 			b := &fakeBuffer{}
@@ -177,7 +191,7 @@ func TestRefusals(t *testing.T) {
 			if len(got) != 1 || got[0].Code != tc.want.Code || got[0].Withhold != tc.want.Withhold {
 				t.Errorf("%v, late %v: %+v", tc.err, late, got)
 			}
-			if st := s.Stats(); tc.n(st) != 1 || st.Accepted[stream.Normal] != 0 {
+			if st := s.Stats(); st.Refused[tc.name] != 1 || st.Accepted[stream.Normal] != 0 {
 				t.Errorf("%v, late %v: %+v", tc.err, late, st)
 			}
 		}
@@ -185,7 +199,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestClockNotSet(t *testing.T) {
-	c := newClock()
+	c := NewClock()
 	c.now = func() time.Time { return time.Unix(100, 1_999_000) }
 	var a, b stream.Message
 	c.stamp(&a, 1000)
@@ -193,7 +207,7 @@ func TestClockNotSet(t *testing.T) {
 	if a.Quality != stream.TimeUnknown || a.Boot.IsZero() || a.Boot != b.Boot || a.Mono <= 0 || b.Mono < a.Mono || a.Time != 100_001_000 {
 		t.Errorf("%+v %+v", a, b)
 	}
-	if again := newClock(); runtime.GOOS == "linux" && again.boot != c.boot {
+	if again := NewClock(); runtime.GOOS == "linux" && again.boot != c.boot {
 		t.Errorf("one boot has two names: %s and %s", c.boot, again.boot)
 	}
 	c.now = func() time.Time { return time.Unix(-1, -1) }
@@ -261,7 +275,7 @@ func TestRulesAgainstModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &session{s: s}
+		c := &session{s: s, view: s.o.ACL.For("", "c")}
 		for range 20 {
 			topic := topicGen.Draw(t, "topic")
 			if join(topic) == "" {
@@ -295,15 +309,17 @@ func TestPublishAllocates(t *testing.T) {
 
 type discard struct{}
 
-func (discard) Append(_ stream.Lane, _ []stream.Message, done func(stream.Position, error)) error {
+func (discard) Commit(_ buffer.Write, done func(stream.Position, error)) error {
 	done(stream.Position{}, nil)
 	return nil
 }
 
+func (discard) State(func(string, []byte) bool) error { return nil }
+
 // What a session remembers of topics is bounded in bytes.
 func TestRoutesAreBounded(t *testing.T) {
 	s, _ := New(discard{}, Options{AllowAnonymous: true})
-	c := &session{s: s}
+	c := &session{s: s, view: s.o.ACL.For("", "c")}
 	for i := range 3000 {
 		c.route(fmt.Sprint(i, strings.Repeat("x", i)))
 		n := 0

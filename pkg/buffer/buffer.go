@@ -67,11 +67,15 @@ type Buffer struct {
 	clearing   bool   // clear is at work
 	headAt     int64  // where the next frame goes in the head segment
 	headIndex  uint32 // its index
+	headSynced uint32 // frames of it that are synced
+	tail       mapTail
 	scratch    []byte // frames of state only, snapshots
 	mover      frameView
 
 	mu      sync.Mutex // guards the rest
 	state   *state
+	keys    keyMap
+	refuses bool // some lane refuses when the journal is full
 	segs    segments
 	pending []*chunk // what Append collected, in order; the last one takes more
 	spare   []*chunk // for reuse
@@ -87,7 +91,6 @@ type Buffer struct {
 	retryAt     time.Time // after diskErr: when Append may try again
 	noSpares    time.Time // after a spare could not be made: when to try again
 	stats       Stats     // counters since Open
-	stateMap    map[string][]byte
 }
 
 // Open opens the journal in o.Dir, or makes one, and recovers what is there.
@@ -122,8 +125,13 @@ func openOn(fs fileSystem, o Options) (*Buffer, error) {
 }
 
 func newBuffer(fs fileSystem, o Options) *Buffer {
+	refuses := false
+	for _, l := range o.Lanes {
+		refuses = refuses || l.Overflow == RefuseNew
+	}
 	return &Buffer{
-		o: o, log: o.Logger, fs: fs, opened: time.Now(),
+		refuses: refuses,
+		o:       o, log: o.Logger, fs: fs, opened: time.Now(),
 		frameMax:   int(min(o.SegmentBytes/4, maxFrameBytes)),
 		messageMax: int(min(o.SegmentBytes/8, MaxMessageBytes)),
 		rangesMax:  int(o.SegmentBytes / 128),
@@ -132,6 +140,7 @@ func newBuffer(fs fileSystem, o Options) *Buffer {
 		lazy:       make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		topics:     make(map[string]string),
+		keys:       keyMap{index: make(map[string]keyPlace), ahead: make(map[string]projected), max: o.MaxState},
 	}
 }
 
@@ -139,6 +148,9 @@ func newBuffer(fs fileSystem, o Options) *Buffer {
 func (o *Options) complete() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = processClock()
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = defaultMaxBytes
@@ -166,8 +178,13 @@ func (o *Options) complete() error {
 		return fmt.Errorf("the journal's limit of %d bytes holds %d segments of %d: it needs at least %d; raise the limit or use smaller segments", o.MaxBytes, n, o.SegmentBytes, minSegments)
 	case n > maxSegments || n > o.SegmentBytes/1024:
 		return fmt.Errorf("the journal's limit of %d bytes means %d segments of %d: too many; use larger segments", o.MaxBytes, n, o.SegmentBytes)
+	case o.MaxState < 0 || o.MaxState > maxState(n, o.SegmentBytes):
+		return fmt.Errorf("the journal's map may not have %d bytes: a limit of %d in segments of %d leaves it %d at most; raise the limit or use other segments", o.MaxState, o.MaxBytes, o.SegmentBytes, maxState(n, o.SegmentBytes))
 	case o.LazySync < 0 || o.MaxPending < 0:
 		return errors.New("negative LazySync or MaxPending")
+	}
+	if o.MaxState == 0 {
+		o.MaxState = min(o.MaxBytes/8, maxState(n, o.SegmentBytes))
 	}
 	for lane, l := range o.Lanes {
 		if !lane.Valid() || l.Overflow > RefuseNew {

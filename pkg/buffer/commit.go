@@ -26,6 +26,7 @@ type commitGroup struct {
 	ops     operations
 	opsDone int
 	dead    []*segment // nothing in them is live, once ops are synced
+	refused []waiter   // of Writes that were taken out of their chunk
 }
 
 // commit writes and syncs what waits: collected messages if messages is set,
@@ -35,6 +36,9 @@ func (b *Buffer) commit(messages bool) error {
 	b.commitMu.Lock()
 	g, err := b.commitLocked(messages)
 	b.commitMu.Unlock()
+	for i := range g.refused {
+		g.refused[i].done(stream.Position{}, fmt.Errorf("commit: %w: %w", ErrFull, errNoRoom))
+	}
 	for i, c := range g.chunks {
 		if i < g.applied {
 			c.acknowledge()
@@ -87,6 +91,9 @@ func (b *Buffer) take(messages bool) *commitGroup {
 // finish notes how the commit went, and frees what it made free. Under commitMu.
 func (b *Buffer) finish(g *commitGroup, err error) {
 	b.mu.Lock()
+	for _, c := range g.chunks[g.applied:] {
+		b.forget(c.changes)
+	}
 	var remove []*segment
 	switch {
 	case err == nil:
@@ -114,7 +121,7 @@ func (b *Buffer) finish(g *commitGroup, err error) {
 // epoch begins. Under commitMu.
 func (b *Buffer) write(g *commitGroup) error {
 	var cause error // of the failures before
-	cleared := false
+	cleared := -1   // chunks applied when room was made last
 	for failures := 0; ; {
 		err := b.writeFrames(g)
 		if err == nil {
@@ -130,8 +137,8 @@ func (b *Buffer) write(g *commitGroup) error {
 			if failures++; failures < 3 {
 				continue
 			}
-		case cause == nil && !cleared && !b.clearing:
-			cleared = true
+		case cause == nil && cleared < g.applied && !b.clearing:
+			cleared = g.applied
 			b.mu.Lock() // what g.ops freed must not be written over before they are synced
 			b.restoreOps(&g.ops)
 			g.ops, g.dead = operations{}, nil
@@ -144,6 +151,10 @@ func (b *Buffer) write(g *commitGroup) error {
 			b.mu.Lock()
 			b.beginEpoch()
 			b.mu.Unlock()
+			g.touched = g.applied
+		}
+		if cause == nil && b.strip(g) { // entries go where messages may not
+			continue
 		}
 		if cause == nil {
 			return fmt.Errorf("%w: %w", ErrFull, err)
@@ -152,35 +163,70 @@ func (b *Buffer) write(g *commitGroup) error {
 	}
 }
 
+// strip takes the Writes with messages out of the chunks that are not applied,
+// if there are others in them. They count as refused: the journal is full.
+func (b *Buffer) strip(g *commitGroup) (others bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	stripped := false
+	for _, c := range g.chunks[g.applied:] {
+		if c.level() != forMessages {
+			continue
+		}
+		stripped = true
+		waiters, changes := c.strip()
+		b.forget(changes)
+		g.refused = append(g.refused, waiters...)
+		others = others || len(c.changes) > 0
+	}
+	return stripped && others
+}
+
+// level says how far into what is kept back the chunk may go.
+func (c *chunk) level() int {
+	if len(c.buf) > frameHeader {
+		return forMessages
+	}
+	return forEntries
+}
+
 // writeFrames writes what of the group is not applied yet, and syncs it.
 func (b *Buffer) writeFrames(g *commitGroup) error {
 	if b.segs.head == nil {
-		if err := b.rotate(len(g.chunks) > g.applied); err != nil {
+		level := forUpkeep
+		if len(g.chunks) > g.applied {
+			level = g.chunks[g.applied].level()
+		}
+		if err := b.rotate(level); err != nil {
 			return err
 		}
 	}
 	for i := g.applied; i < len(g.chunks); i++ {
 		c := g.chunks[i]
 		b.number(g, c)
-		groups := c.groups()
-		p := b.appendTrailer(c.buf[:c.records], groups)
-		if i == len(g.chunks)-1 {
-			p, g.opsDone = g.ops.take(p, g.opsDone, b.frameMax-len(p))
+		if c.used() == frameHeader { // all of it was refused
+			g.groups, g.written = append(g.groups, nil), i+1
+			continue
 		}
+		level, groups := c.level(), c.groups()
+		p, opsDone := b.build(g, c, groups)
 		if b.headAt+roundUp(int64(len(p))) > b.segs.head.size {
 			if err := b.syncGroup(g); err != nil {
 				return err
 			}
-			if err := b.rotate(true); err != nil {
+			if err := b.rotate(level); err != nil {
 				return err
 			}
+			p, opsDone = b.build(g, c, groups) // what it says of the segment has changed
 		}
-		g.touched = max(g.touched, i+1)
+		g.touched, g.opsDone = max(g.touched, i+1), opsDone
+		off := b.headAt
 		var err error
 		c.buf, err = b.writeFrame(p, frameInfo{kind: kindData, records: c.records - frameHeader, base: c.base})
 		if err != nil {
 			return err
 		}
+		c.off, c.next, c.slot = off, b.headAt, b.tail.wrote(c.changes)
 		g.groups = append(g.groups, groups)
 		g.written = i + 1
 	}
@@ -190,6 +236,17 @@ func (b *Buffer) writeFrames(g *commitGroup) error {
 		}
 	}
 	return b.syncGroup(g)
+}
+
+// build gives the frame of c, without header and padding; the last one of the
+// group takes operations along, up to the one returned.
+func (b *Buffer) build(g *commitGroup, c *chunk, groups []group) ([]byte, int) {
+	p := b.appendTrailer(c.buf[:c.records], groups)
+	p = b.tail.append(p, c.state, b.frameMax-len(p))
+	if c != g.chunks[len(g.chunks)-1] {
+		return p, g.opsDone
+	}
+	return g.ops.take(p, g.opsDone, b.frameMax-len(p))
 }
 
 // appendTrailer ends the record area with groups and the current heads: if one
@@ -204,6 +261,7 @@ func (b *Buffer) appendTrailer(p []byte, groups []group) []byte {
 func (b *Buffer) writeOps(g *commitGroup) error {
 	p := append(b.scratch[:0], zeroPage[:frameHeader]...)
 	p = b.appendTrailer(p, nil)
+	p = b.tail.append(p, nil, (b.frameMax-len(p))/2)
 	var next int
 	p, next = g.ops.take(p, g.opsDone, b.frameMax-len(p))
 	b.scratch = p
@@ -211,21 +269,23 @@ func (b *Buffer) writeOps(g *commitGroup) error {
 		if err := b.syncGroup(g); err != nil {
 			return err
 		}
-		if err := b.rotate(false); err != nil { // uses scratch
+		if err := b.rotate(forUpkeep); err != nil { // uses scratch
 			return err
 		}
 		return b.writeOps(g)
 	}
 	g.opsDone = next
 	var err error
-	b.scratch, err = b.writeFrame(p, frameInfo{kind: kindData})
+	if b.scratch, err = b.writeFrame(p, frameInfo{kind: kindData}); err == nil {
+		b.tail.wrote(nil)
+	}
 	return err
 }
 
 // writeFrame seals p and writes it as the head segment's next frame.
 func (b *Buffer) writeFrame(p []byte, f frameInfo) ([]byte, error) {
 	seg := b.segs.head
-	f.index = b.headIndex
+	f.index, f.synced = b.headIndex, b.headSynced+1
 	p = sealFrame(p, seg, f)
 	if _, err := seg.file.WriteAt(p, b.headAt); err != nil {
 		return p, fmt.Errorf("write segment %08x at %d: %w", seg.id, b.headAt, err)
@@ -248,6 +308,7 @@ func (b *Buffer) syncHead() error {
 	seg.end = b.headAt
 	b.stats.Syncs++
 	b.mu.Unlock()
+	b.headSynced, b.tail.synced = b.headIndex, b.tail.changes
 	return nil
 }
 
@@ -265,6 +326,7 @@ func (b *Buffer) syncGroup(g *commitGroup) error {
 		for j := range groups {
 			b.applyFresh(b.segs.head, &groups[j], c)
 		}
+		b.applyChanges(b.segs.head, c)
 	}
 	g.applied, g.groups = g.written, nil
 	return nil
@@ -305,7 +367,7 @@ func (b *Buffer) number(g *commitGroup, c *chunk) {
 func (c *chunk) groups() (out []group) {
 	for _, lane := range stream.Lanes {
 		if l := &c.lanes[lane]; l.count > 0 {
-			out = append(out, group{epoch: c.epoch, lane: lane, first: l.first, count: l.count, from: l.from, to: l.to, bytes: l.bytes})
+			out = append(out, group{epoch: c.epoch, lane: lane, first: l.first, count: l.count, from: l.from, to: l.to, bytes: l.bytes, expires: l.expires, due: l.due})
 		}
 	}
 	return out

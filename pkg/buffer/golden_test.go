@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-const goldenJournal = "testdata/journal-v1.zip"
+const goldenJournal = "testdata/journal-v2.zip" // what -update writes
 
 // fixedState is a state in which every field of a snapshot has a value.
 func fixedState() (*state, []*segment) {
@@ -32,9 +34,47 @@ func fixedState() (*state, []*segment) {
 		losses: []stream.Loss{{Range: stream.Range{First: 150, Last: 154}, Reason: stream.Evicted, From: -1, To: 99}}}
 	s.epochs = []*epoch{old, {id: b, ordinal: 7}}
 	s.ledger = []LedgerEntry{{ID: stream.ID{Epoch: a, Lane: stream.Normal}, Loss: stream.Loss{Range: stream.Range{First: 3, Last: 4}, Reason: stream.RefusedByLog}, Declared: true}}
-	seg := &segment{id: 2, generation: 3, salt: 0x1122334455667788, end: 40960}
+	seg := &segment{due: neverDue, id: 2, generation: 3, salt: 0x1122334455667788, end: 40960}
 	seg.store(&group{epoch: a, lane: stream.Normal, first: 101, count: 200, from: 5, to: 6, bytes: 7000})
 	return s, []*segment{seg}
+}
+
+// keep gives a segment of fixedState entries of the map.
+func keep(seg *segment) {
+	for _, slot := range []uint32{1, 2, 70} {
+		seg.kept.set(slot, 0)
+	}
+	seg.kept.slots, seg.due = 90, 0
+	seg.kept.note(2*pageSize, 4*pageSize)
+	seg.kept.note(6*pageSize, 7*pageSize)
+}
+
+// A snapshot of format 1 has no map; it reads as it always did.
+func TestGoldenSnapshotV1(t *testing.T) {
+	text, err := os.ReadFile("testdata/frames-v1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ = bytes.Cut(text, []byte("snapshot frame\n"))
+	text, _, _ = bytes.Cut(text, []byte("data frame\n"))
+	var frame []byte
+	for line := range strings.Lines(string(text)) {
+		for _, octet := range strings.Fields(line[10:58]) {
+			p, err := hex.DecodeString(octet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame = append(frame, p...)
+		}
+	}
+	want, wantLive := fixedState()
+	if _, ok := parseFrame(frame); !ok {
+		t.Fatal("the frame does not validate")
+	}
+	got, live, ok := decodeSnapshot(frame[frameHeader:], want.ledgerMax)
+	if !ok || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(live, wantLive) {
+		t.Fatalf("reads as %+v %+v", got, live)
+	}
 }
 
 // The bytes that are written stay as they are.
@@ -47,10 +87,12 @@ func TestGoldenBytes(t *testing.T) {
 	dump("segment header", head)
 
 	s, live := fixedState()
+	keep(live[0])
 	snapshot := appendSnapshot(make([]byte, frameHeader), s, live)
 	n := len(snapshot)
 	dump("snapshot frame", sealFrame(snapshot, seg, frameInfo{kind: kindSnapshot})[:n])
 	back, backLive, ok := decodeSnapshot(snapshot[frameHeader:n], s.ledgerMax)
+	live[0].kept.stored = 0 // not told
 	if !ok || !reflect.DeepEqual(back, s) || !reflect.DeepEqual(backLive, live) {
 		t.Errorf("snapshot reads back as %+v %+v", back, backLive)
 	}
@@ -64,7 +106,10 @@ func TestGoldenBytes(t *testing.T) {
 			m.Quality, m.Boot, m.Mono, m.Retain = stream.TimeUnknown, stream.Epoch{7}, 1234, true
 			m.Properties = &stream.Properties{ContentType: "c", ResponseTopic: "r", CorrelationData: []byte("d"), User: []stream.Property{{Key: "k", Value: "v"}}, PayloadUTF8: true}
 		}
-		c.add(lane, &m)
+		if i == 1 {
+			m.Expiry = 300
+		}
+		c.add(lane, &m, &stream.Moment{Time: m.Time + 999, Quality: stream.TimeFixed, Boot: stream.Epoch{8}, Mono: 5678})
 	}
 	c.epoch, c.lanes[stream.Normal].first, c.lanes[stream.Bulk].first = stream.Epoch{0xbb}, 1, 10
 	records := len(c.buf) - frameHeader
@@ -75,10 +120,15 @@ func TestGoldenBytes(t *testing.T) {
 	ops.lose(stream.Epoch{0xaa}, stream.Bulk, stream.Loss{Range: stream.Range{First: 2, Last: 300}, Reason: stream.Unreadable, From: 1, To: 2})
 	ops.giveUp(stream.Epoch{0xaa}, stream.Stale)
 	p := appendHeads(appendGroups(c.buf, c.groups()), s.epochs[1])
+	c.changed(&Entry{Key: "put", Value: []byte("value")})
+	c.changed(&Entry{Key: "removed"})
+	c.changed(&Entry{Key: "empty", Value: []byte{}})
+	tail := mapTail{slots: 9, changes: 12, synced: 11, echo: []echoed{{hash: keyHash("one")}, {hash: keyHash("two")}}}
+	p = tail.append(p, c.state, 1<<20)
 	p, _ = ops.take(p, 0, 1<<20)
 	n = len(p)
-	dump("data frame", sealFrame(p, seg, frameInfo{index: 3, kind: kindData, records: records, base: c.base})[:n])
-	golden(t, "testdata/frames-v1.txt", []byte(out.String()))
+	dump("data frame", sealFrame(p, seg, frameInfo{index: 3, kind: kindData, records: records, base: c.base, synced: 3})[:n])
+	golden(t, "testdata/frames-v2.txt", []byte(out.String()))
 }
 
 func golden(t *testing.T, path string, got []byte) {
@@ -100,26 +150,40 @@ func golden(t *testing.T, path string, got []byte) {
 	}
 }
 
-// A journal that format 1 wrote opens, whatever the program has become.
+// A journal that any format wrote opens, whatever the program has become.
 func TestGoldenJournal(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		t.Run(fmt.Sprintf("format %d", version), func(t *testing.T) { testGoldenJournal(t, version) })
+	}
+}
+
+func testGoldenJournal(t *testing.T, version int) {
 	o := Options{SegmentBytes: minSegmentBytes, MaxBytes: 6 * minSegmentBytes}
-	if *update {
+	if *update && version == formatVersion {
 		o.Dir = t.TempDir()
 		writeGoldenJournal(t, o)
 	}
 	o.Dir = t.TempDir()
-	unzip(t, goldenJournal, o.Dir)
+	unzip(t, fmt.Sprintf("testdata/journal-v%d.zip", version), o.Dir)
 	b, _ := started(t, o)
 	s := b.Stats()
-	if s.Accepted != 110 || s.Settled != 20 || s.Lost[stream.RefusedByLog] != 2 || !s.ConservationOK || s.Recovery.Damaged != 0 || s.Recovery.Unreadable != 0 {
+	extra := uint64(version - 1) // one that expires
+	if s.Accepted != 110+extra || s.Settled != 20 || s.Lost[stream.RefusedByLog] != 2 || !s.ConservationOK || s.Recovery.Damaged != 0 || s.Recovery.Unreadable != 0 {
 		t.Fatalf("%+v", s)
 	}
-	if held := b.Held(); held[0].Ranges.String() != "23-100" || held[0].Answered != testLog || held[1].Ranges.String() != "1-10" || held[0].Epoch == held[1].Epoch {
+	want := map[string]string{}
+	if version >= 2 {
+		want = map[string]string{"kept": "1", "moved": "to the second life", "empty": ""}
+	}
+	if got := stateOf(t, b); !maps.Equal(got, want) || s.StateDropped != 0 {
+		t.Fatalf("the map is %v, %d dropped", got, s.StateDropped)
+	}
+	if held := b.Held(); held[0].Ranges.String() != "23-100" || held[0].Answered != testLog || held[1].Ranges.String() != fmt.Sprintf("1-%d", 10+extra) || held[0].Epoch == held[1].Epoch {
 		t.Fatalf("%+v", held)
 	}
 	first, _ := next(t, b, stream.Normal, Limit{})
 	second, _ := next(t, b, stream.Normal, Limit{})
-	if len(first.Records) != 78 || len(second.Records) != 10 {
+	if len(first.Records) != 78 || len(second.Records) != int(10+extra) || extra > 0 && second.Records[10].Expiry != math.MaxUint32 {
 		t.Fatalf("%d and %d records", len(first.Records), len(second.Records))
 	}
 	for _, r := range first.Records {
@@ -135,6 +199,13 @@ func writeGoldenJournal(t *testing.T, o Options) {
 		for i := range n {
 			put(t, b, stream.Normal, message(i+1))
 		}
+		commitEntries(t, b, Entry{Key: "kept", Value: []byte("1")}, Entry{Key: "empty", Value: []byte{}}, Entry{Key: "removed", Value: []byte("x")})
+		if life == 1 {
+			m := message(11)
+			m.Expiry = math.MaxUint32
+			put(t, b, stream.Normal, m)
+		}
+		commitEntries(t, b, Entry{Key: "moved", Value: []byte([]string{"from the first life", "to the second life"}[life])}, Entry{Key: "removed"})
 		if life == 0 {
 			batch, _ := next(t, b, stream.Normal, Limit{Messages: 22})
 			a := settled(&batch)

@@ -87,3 +87,26 @@ func settled(b *stream.Batch) Answer {
 }
 
 var testLog = stream.LogID{Name: stream.Epoch{1}, Incarnation: stream.Epoch{2}}
+
+// commitEntries writes entries and waits until they are synced.
+func commitEntries(t testing.TB, b *Buffer, entries ...Entry) {
+	t.Helper()
+	if err := tryEntries(b, entries...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryEntries(b *Buffer, entries ...Entry) error {
+	done := make(chan error, 1)
+	if err := b.Commit(Write{State: entries}, func(_ stream.Position, err error) { done <- err }); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	running := b.running
+	b.mu.Unlock()
+	if !running {
+		_ = b.commit(true)
+		b.makeRoom()
+	}
+	return <-done
+}

@@ -13,7 +13,7 @@ import (
 // What stands on disk; docs/format/journal.md explains it.
 const (
 	pageSize      = 4096
-	formatVersion = 1
+	formatVersion = 2
 	segmentMagic  = "PBJRNL\r\n"
 	frameMagic    = "PBFR"
 	headerBytes   = 64
@@ -21,6 +21,7 @@ const (
 	kindSnapshot  = 1
 	kindData      = 2
 	groupMoved    = 1
+	groupExpires  = 2
 	maxFrameBytes = 512 << 10
 	groupReserve  = 512 // room that the groups of a collected frame need at most
 	lockName      = "LOCK"
@@ -84,7 +85,7 @@ func decodeSegmentHeader(p []byte) (h segmentHeader, ok bool, err error) {
 	h.size = int64(le.Uint64(p[32:]))
 	h.generation, h.salt = le.Uint64(p[40:]), le.Uint64(p[48:])
 	copy(h.journal[:], p[16:32])
-	return h, version == formatVersion && n == headerBytes && le.Uint32(p[12:]) == pageSize && h.generation > 0, nil
+	return h, version > 0 && n == headerBytes && le.Uint32(p[12:]) == pageSize && h.generation > 0, nil
 }
 
 // frameInfo is what a frame's header says, without what the segment says.
@@ -93,6 +94,9 @@ type frameInfo struct {
 	kind    byte
 	records int // bytes of the record area
 	base    int64
+	// synced is how many frames of the segment were synced when this one was
+	// built, plus 1; 0: not told (format 1, snapshots).
+	synced uint32
 }
 
 // sealFrame pads p, a frame of length n with its body in place, to whole pages
@@ -110,6 +114,7 @@ func sealFrame(p []byte, seg *segment, f frameInfo) []byte {
 	p[32] = f.kind
 	le.PutUint32(p[36:], uint32(f.records))
 	le.PutUint64(p[40:], uint64(f.base))
+	le.PutUint32(p[48:], f.synced)
 	le.PutUint32(p[52:], frameCRC(p[:n]))
 	return p
 }
@@ -140,7 +145,7 @@ func parseFrame(p []byte) (f frameInfo, ok bool) {
 	}
 	f.index, f.kind = le.Uint32(p[24:]), p[32]
 	records := le.Uint32(p[36:])
-	f.base = int64(le.Uint64(p[40:]))
+	f.base, f.synced = int64(le.Uint64(p[40:])), le.Uint32(p[48:])
 	if uint64(records) > uint64(len(p)-frameHeader) {
 		return f, false
 	}

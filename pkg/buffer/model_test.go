@@ -30,8 +30,12 @@ type model struct {
 	flights  []stream.Batch
 	serial   int
 	waiting  int
+	faulted  bool // a fault was injected since the buffer was opened
+
+	entries history
 
 	saved      *memDir
+	savedState history
 	savedAcked map[stream.Position]string
 	savedGiven map[stream.Epoch]bool
 }
@@ -46,12 +50,15 @@ func TestModel(t *testing.T) {
 		m := &model{t: t, dir: newMemDir(), o: o, rng: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
 			acked: map[stream.Position]string{}, content: map[stream.Position]string{}, given: map[stream.Epoch]bool{},
 			in: map[stream.Position]bool{}, lost: map[stream.Position]bool{}}
+		m.entries.base = map[string]string{}
 		m.open()
 		t.Repeat(map[string]func(*rapid.T){
 			"":         m.check,
 			"append":   m.append,
 			"append2":  m.append,
 			"append3":  m.append,
+			"entries":  m.putEntries,
+			"entries2": m.putEntries,
 			"commit":   func(*rapid.T) { _ = m.b.commit(true) },
 			"commit2":  func(*rapid.T) { _ = m.b.commit(true); m.b.makeRoom() },
 			"next":     m.next,
@@ -83,7 +90,11 @@ func (m *model) open() {
 	if s := b.Stats(); s.Recovery.BadSnapshots == 0 && s.Recovery.Damaged == 0 && s.Recovery.Unreadable > 0 {
 		m.t.Fatalf("unreadable without damage: %+v", s.Recovery)
 	}
-	m.b, m.flights, m.waiting = b, nil, 0
+	m.b, m.flights, m.waiting, m.faulted = b, nil, 0, false
+	m.entries.reopened(m.t, stateOf(m.t, b))
+	if s := b.Stats(); s.StateDropped > 0 {
+		m.t.Fatalf("entries dropped without damage: %+v", s)
+	}
 }
 
 func (m *model) append(t *rapid.T) {
@@ -96,17 +107,23 @@ func (m *model) append(t *rapid.T) {
 		text := fmt.Sprintf("%d ", m.serial)
 		msgs = append(msgs, stream.Message{Topic: "t", Payload: append([]byte(text), make([]byte, size)...), Time: int64(m.serial), Quality: stream.TimeLocal, QoS: 1})
 	}
+	w := Write{Lane: lane, Msgs: msgs}
+	if rapid.Bool().Draw(t, "with_entries") {
+		w.State = drawEntries(t, m.serial)
+	}
 	called := false
 	b := m.b
-	err := m.b.Append(lane, msgs, func(first stream.Position, err error) {
+	item := &historyItem{entries: w.State}
+	err := m.b.Commit(w, func(first stream.Position, err error) {
 		if called || b != m.b {
 			m.t.Fatalf("done called twice, or after the crash")
 		}
 		called = true
 		m.waiting--
-		if err != nil {
+		if item.fate = failed; err != nil {
 			return
 		}
+		item.fate = acknowledged
 		for i := range msgs {
 			p := first
 			p.Seq += uint64(i)
@@ -116,8 +133,34 @@ func (m *model) append(t *rapid.T) {
 	})
 	if err == nil {
 		m.waiting++
-	} else if !errors.Is(err, ErrFull) && !errors.Is(err, ErrDisk) && !errors.Is(err, ErrBusy) {
+		m.entries.items = append(m.entries.items, item)
+	} else if !errors.Is(err, ErrFull) && !errors.Is(err, ErrDisk) && !errors.Is(err, ErrBusy) && !(errors.Is(err, ErrStateFull) && len(w.State) > 0) && !(errors.Is(err, ErrTooLarge) && len(w.State) > 0) {
 		m.t.Fatalf("append: %v", err)
+	}
+}
+
+// putEntries writes entries alone: also while the journal is full.
+func (m *model) putEntries(t *rapid.T) {
+	m.serial++
+	w := Write{State: drawEntries(t, m.serial), Lazy: rapid.Bool().Draw(t, "lazy")}
+	b, item := m.b, &historyItem{entries: w.State}
+	judge := func(err error) {
+		if errors.Is(err, ErrFull) && !m.faulted && b.refuses {
+			m.t.Fatalf("entries refused: %v", err)
+		}
+	}
+	err := b.Commit(w, func(at stream.Position, err error) {
+		m.waiting--
+		if item.fate = failed; err == nil {
+			item.fate = acknowledged
+		}
+		judge(err)
+	})
+	if err == nil {
+		m.waiting++
+		m.entries.items = append(m.entries.items, item)
+	} else if judge(err); !errors.Is(err, ErrStateFull) && !errors.Is(err, ErrDisk) && !errors.Is(err, ErrBusy) {
+		m.t.Fatalf("entries: %v", err)
 	}
 }
 
@@ -288,9 +331,10 @@ func (m *model) cut(t *rapid.T) {
 	lane := rapid.SampledFrom(stream.Lanes[:]).Draw(t, "lane")
 	var image *memDir
 	var acked map[stream.Position]string
+	var entries history
 	m.dir.before = func() {
 		if left--; left < 0 && image == nil {
-			image, acked = m.dir.crashLocked(m.rng), maps.Clone(m.acked)
+			image, acked, entries = m.dir.crashLocked(m.rng), maps.Clone(m.acked), m.entries.clone()
 		}
 	}
 	if rapid.Bool().Draw(t, "next") {
@@ -308,7 +352,7 @@ func (m *model) cut(t *rapid.T) {
 		m.crash(t)
 		return
 	}
-	m.dir, m.acked = image, acked
+	m.dir, m.acked, m.entries = image, acked, entries
 	m.open()
 }
 
@@ -323,6 +367,7 @@ func (m *model) stop(*rapid.T) {
 }
 
 func (m *model) save(*rapid.T) {
+	m.savedState = m.entries.clone()
 	m.saved, m.savedAcked, m.savedGiven = m.dir.image(), maps.Clone(m.acked), maps.Clone(m.given)
 }
 
@@ -331,6 +376,7 @@ func (m *model) restore(t *rapid.T) {
 	if m.saved == nil {
 		t.Skip("no image")
 	}
+	m.entries = m.savedState.clone()
 	m.dir, m.acked, m.given = m.saved.image(), maps.Clone(m.savedAcked), maps.Clone(m.savedGiven)
 	m.open()
 }
@@ -360,6 +406,7 @@ func (m *model) fail(t *rapid.T) {
 	n := rapid.IntRange(0, 6).Draw(t, "failures")
 	of := rapid.SampledFrom([]string{"write", "sync", "create"}).Draw(t, "operation")
 	failure := rapid.SampledFrom([]error{errInjected, syscall.ENOSPC}).Draw(t, "error")
+	m.faulted = m.faulted || n > 0
 	m.dir.fault = func(op, _ string) error {
 		if op == of && n > 0 {
 			n--
@@ -378,6 +425,7 @@ func (m *model) check(*rapid.T) {
 	if !s.ConservationOK {
 		m.t.Fatalf("not conserved: %+v", s)
 	}
+	m.entries.check(m.t, m.b)
 	if s.DiskBytes > s.DiskLimit+minSegmentBytes {
 		m.t.Fatalf("%d bytes of %d", s.DiskBytes, s.DiskLimit)
 	}
@@ -459,7 +507,7 @@ func (m *model) drain() {
 		}
 	}
 	_ = m.b.commit(true)
-	if s := m.b.Stats(); s.Queued+s.InFlight != 0 || s.Epochs != 1 || s.Segments > s.Spares+2 {
+	if s := m.b.Stats(); s.Queued+s.InFlight != 0 || s.Epochs != 1 || s.Segments > s.Spares+2+mapSegments(m.b) {
 		m.t.Fatalf("not at rest: %+v", s)
 	}
 }

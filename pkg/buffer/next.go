@@ -20,6 +20,7 @@ type plan struct {
 	run    stream.Range // records; empty: losses only
 	losses []stream.Loss
 	mark   bool // the settle state must be synced first
+	expire bool // what has expired may be given up
 }
 
 // Next hands out the oldest contiguous run of one stream of the lane that is
@@ -89,6 +90,7 @@ func (b *Buffer) plan(lane stream.Lane, limit Limit) (p plan, ok bool) {
 			continue
 		}
 		p.epoch, p.mark = e, !e.marked || e.markedBy != e.answered
+		p.expire = b.state.fragments() < b.rangesMax
 		if first == 0 {
 			p.run = stream.Range{First: 1}
 		}
@@ -122,7 +124,11 @@ func (b *Buffer) markEpoch(e *epoch) error {
 func (b *Buffer) gather(p plan, lane stream.Lane, limit Limit) (recs []stream.Record, size int, err error) {
 	id := p.epoch.id
 	for run := p.run; run.Count() > 0 && limit.Messages > 0; {
-		part, n, err := b.readRun(id, lane, run, limit, len(recs) > 0)
+		part, n, gone, err := b.readRun(id, lane, run, limit, len(recs) > 0, p.expire)
+		if len(gone) > 0 { // what stands before them is good
+			b.expire(p.epoch, lane, gone)
+			return append(recs, part...), size + n, nil
+		}
 		if len(part) == 0 && len(recs) > 0 {
 			break // this much is good; the rest is for the next call
 		}

@@ -12,6 +12,8 @@ const (
 	opSettle = 2
 	opLose   = 3
 	opGiveUp = 4
+	opMap    = 5 // changes of the map; recovery does them
+	opEcho   = 6 // hashes of the keys changed before
 
 	// maxOpRanges keeps one operation far below a frame's size.
 	maxOpRanges = 64
@@ -129,6 +131,7 @@ func (s *state) replayOne(code byte, r *reader) bool {
 		if !r.bad && reason.Valid() {
 			s.giveUp(id, reason)
 		}
+	case opMap, opEcho:
 	default:
 		return false
 	}

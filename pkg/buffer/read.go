@@ -74,8 +74,9 @@ func (c *cursor) scan(seg *segment, off, end int64, id stream.Epoch, lane stream
 // readRun reads records first to last of a stream, as far as limit allows, in
 // one segment. It returns fewer where the run goes on in another segment or
 // frame, none where the record cannot be found, or, with more, where the first
-// is too large. Under readMu.
-func (b *Buffer) readRun(id stream.Epoch, lane stream.Lane, r stream.Range, limit Limit, more bool) (recs []stream.Record, size int, err error) {
+// is too large. With expire it ends before the first message whose time has
+// passed, and gone lists those of the frame. Under readMu.
+func (b *Buffer) readRun(id stream.Epoch, lane stream.Lane, r stream.Range, limit Limit, more, expire bool) (recs []stream.Record, size int, gone []stream.Loss, err error) {
 	c := &b.cursors[lane]
 	b.mu.Lock()
 	seg := b.segs.holds(id, lane, r.First)
@@ -85,18 +86,21 @@ func (b *Buffer) readRun(id stream.Epoch, lane stream.Lane, r stream.Range, limi
 	}
 	b.mu.Unlock()
 	if seg == nil {
-		return nil, 0, nil
+		return nil, 0, nil, nil
 	}
 	if found, err := c.seek(seg, end, id, lane, r.First); !found || err != nil {
 		c.ok = false
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
 	spans, size, ok := c.collect(id, lane, r, limit, more)
 	if !ok {
 		c.iter = recordIter{} // the run may stand before the place reached
 		if spans, size, _ = c.collect(id, lane, r, limit, more); len(spans) == 0 {
-			return nil, 0, nil
+			return nil, 0, nil, nil
 		}
+	}
+	if expire {
+		spans, size, gone = b.sift(spans, size, c.view.base, r.First)
 	}
 	payload := 0
 	for i := range spans {
@@ -107,10 +111,10 @@ func (b *Buffer) readRun(id stream.Epoch, lane stream.Lane, r stream.Range, limi
 	for i := range spans {
 		recs[i].Seq = r.First + uint64(i)
 		if arena, ok = spans[i].decode(&recs[i].Message, c.view.base, arena, b.intern); !ok {
-			return recs[:i], size, nil
+			return recs[:i], size, nil, nil
 		}
 	}
-	return recs, size, nil
+	return recs, size, gone, nil
 }
 
 // collect gathers the run's records that stand in the cursor's frame from where

@@ -39,12 +39,14 @@ func (b *Buffer) clear() bool {
 	defer func() { b.clearing = false }()
 	for i := range maxReclaims {
 		b.mu.Lock()
-		short := b.available() < lowSegments
-		tight := b.available() <= reserveSegments
+		kept := b.keptBack()
+		short := b.available() < kept+lowSegments-reserveSegments
+		tight := b.available() <= kept
 		busy := !b.ops.empty() || b.suspectDead
 		failing := b.diskErr != nil
+		crowd := b.crowd()
 		b.mu.Unlock()
-		if !short {
+		if !short && crowd == nil {
 			return b.setFull(false)
 		}
 		if i > politeReclaims && !tight { // let a commit pass, then go on
@@ -60,8 +62,15 @@ func (b *Buffer) clear() bool {
 			}
 			continue
 		}
-		victim := b.chooseVictim()
-		if victim == nil || b.moveLive(victim) != nil {
+		if stale := b.overdue(); stale != nil {
+			if b.expireIn(stale) != nil {
+				return b.setFull(tight)
+			}
+		} else if crowd != nil {
+			if b.moveState(crowd) != nil {
+				return b.setFull(tight)
+			}
+		} else if victim := b.chooseVictim(); victim == nil || b.moveLive(victim) != nil {
 			return b.setFull(tight)
 		}
 		if _, err := b.commitLocked(false); err != nil {
@@ -69,7 +78,7 @@ func (b *Buffer) clear() bool {
 		}
 	}
 	b.mu.Lock()
-	tight := b.available() <= reserveSegments
+	tight := b.available() <= b.keptBack()
 	b.mu.Unlock()
 	return b.setFull(tight)
 }
@@ -114,7 +123,7 @@ func (b *Buffer) chooseVictim() *segment {
 func (b *Buffer) sparsest() (sparse *segment) {
 	least := uint64(0)
 	for _, seg := range b.segs.live {
-		if n := seg.liveBytes(b.state); float64(n) <= sparseShare*float64(seg.size) && (sparse == nil || n < least) {
+		if n := seg.liveBytes(b.state); float64(n) <= sparseShare*float64(seg.size) && (sparse == nil || n < least) && !b.packed(seg) {
 			sparse, least = seg, n
 		}
 	}
@@ -233,9 +242,13 @@ func (b *Buffer) evict(id stream.Epoch, lane stream.Lane, upTo uint64, lanes []s
 func (b *Buffer) moveLive(seg *segment) error {
 	b.mu.Lock()
 	alive := seg.tidy(b.state)
+	records := len(seg.held) > 0
 	b.mu.Unlock()
 	if !alive {
 		return nil
+	}
+	if err := b.moveState(seg); err != nil || !records {
+		return err
 	}
 	m := mover{b: b, buf: append([]byte(nil), zeroPage[:frameHeader]...)}
 	v := &b.mover
@@ -260,7 +273,8 @@ func (b *Buffer) moveLive(seg *segment) error {
 	}
 	b.mu.Lock()
 	b.suspectDead = true
-	left := seg.tidy(b.state)
+	seg.tidy(b.state)
+	left := len(seg.held) > 0
 	b.mu.Unlock()
 	if left { // what the segment promised was not all there
 		return b.unreadable(seg, nil)
@@ -313,6 +327,7 @@ func (m *mover) record(g *group, seq uint64, raw *rawRecord, base int64) error {
 	if len(m.groups) == 0 {
 		m.base = at
 	}
+	expires := g.expires && raw.expires()
 	n := len(m.buf)
 	m.buf = append(m.buf, raw.flags)
 	m.buf = binary.AppendUvarint(m.buf, uint64(varintLen(at-m.base)+len(r.p)))
@@ -324,10 +339,11 @@ func (m *mover) record(g *group, seq uint64, raw *rawRecord, base int64) error {
 			last.count++
 			last.bytes += size
 			last.from, last.to = min(last.from, at), max(last.to, at)
+			last.expires = last.expires || expires // due stays 0: not known
 			return nil
 		}
 	}
-	m.groups = append(m.groups, group{epoch: g.epoch, lane: g.lane, moved: true, first: seq, count: 1, from: at, to: at, bytes: size})
+	m.groups = append(m.groups, group{epoch: g.epoch, lane: g.lane, moved: true, first: seq, count: 1, from: at, to: at, bytes: size, expires: expires})
 	m.last[g.lane] = len(m.groups)
 	return nil
 }
@@ -344,7 +360,7 @@ func (m *mover) flush() error {
 		if err := m.land(); err != nil {
 			return err
 		}
-		if err := b.rotate(false); err != nil {
+		if err := b.rotate(forUpkeep); err != nil {
 			return err
 		}
 	}

@@ -21,10 +21,12 @@ const (
 	propCorrelation = 4
 	propUser        = 8
 	propUTF8        = 16
+	propExpiry      = 32
 )
 
-// recordRest is the encoded size of m without its first byte and its length.
-func recordRest(m *stream.Message, base int64) int {
+// recordRest is the encoded size of m, accepted at the given moment, without its
+// first byte and its length. The moment counts only where m expires.
+func recordRest(m *stream.Message, base int64, at *stream.Moment) int {
 	n := varintLen(m.Time-base) + uvarintLen(uint64(len(m.Topic))) + len(m.Topic) + len(m.Payload)
 	if m.Quality != stream.TimeLocal {
 		n++
@@ -32,7 +34,14 @@ func recordRest(m *stream.Message, base int64) int {
 	if hasBoot(m) {
 		n += len(m.Boot) + varintLen(m.Mono)
 	}
-	return n + propertiesLen(m.Properties)
+	n += propertiesLen(m.Properties)
+	if m.Expiry > 0 {
+		if m.Properties.IsZero() {
+			n++
+		}
+		n += expiryLen(m, at)
+	}
+	return n
 }
 
 // recordLen is the encoded size of a record whose rest has rest bytes.
@@ -65,8 +74,8 @@ func propertiesLen(p *stream.Properties) int {
 	return n
 }
 
-// appendRecord encodes m; rest is recordRest(m, base).
-func appendRecord(p []byte, lane stream.Lane, m *stream.Message, base int64, rest int) []byte {
+// appendRecord encodes m; rest is recordRest(m, base, at).
+func appendRecord(p []byte, lane stream.Lane, m *stream.Message, base int64, rest int, at *stream.Moment) []byte {
 	flags := byte(lane)&recLane | m.QoS<<recQoSShift&recQoS
 	if m.Retain {
 		flags |= recRetain
@@ -77,7 +86,7 @@ func appendRecord(p []byte, lane stream.Lane, m *stream.Message, base int64, res
 	if hasBoot(m) {
 		flags |= recBoot
 	}
-	if !m.Properties.IsZero() {
+	if !m.Properties.IsZero() || m.Expiry > 0 {
 		flags |= recProperties
 	}
 	p = append(p, flags)
@@ -92,7 +101,14 @@ func appendRecord(p []byte, lane stream.Lane, m *stream.Message, base int64, res
 	}
 	p = appendText(p, m.Topic)
 	if flags&recProperties != 0 {
-		p = appendProperties(p, m.Properties)
+		mask := len(p)
+		if p = append(p, 0); !m.Properties.IsZero() {
+			p = appendProperties(p[:mask], m.Properties)
+		}
+		if m.Expiry > 0 {
+			p[mask] |= propExpiry
+			p = appendExpiry(p, m, at)
+		}
 	}
 	return append(p, m.Payload...)
 }
@@ -164,7 +180,7 @@ func (raw *rawRecord) decode(m *stream.Message, base int64, arena []byte, intern
 	}
 	m.Topic = intern(r.bytes())
 	if raw.flags&recProperties != 0 {
-		m.Properties = r.properties()
+		r.properties(m)
 	}
 	if r.bad {
 		return arena, false
@@ -176,7 +192,7 @@ func (raw *rawRecord) decode(m *stream.Message, base int64, arena []byte, intern
 	return arena, true
 }
 
-func (r *reader) properties() *stream.Properties {
+func (r *reader) properties(m *stream.Message) {
 	mask := r.byte()
 	p := &stream.Properties{PayloadUTF8: mask&propUTF8 != 0}
 	if mask&propContentType != 0 {
@@ -193,5 +209,10 @@ func (r *reader) properties() *stream.Properties {
 			p.User = append(p.User, stream.Property{Key: string(r.bytes()), Value: string(r.bytes())})
 		}
 	}
-	return p
+	if !p.IsZero() || mask&propExpiry == 0 {
+		m.Properties = p
+	}
+	if mask&propExpiry != 0 {
+		m.Expiry, _ = r.expiry(m.Time)
+	}
 }

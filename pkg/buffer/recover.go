@@ -19,7 +19,13 @@ type recovery struct {
 	found  []*segment // in use at some time, by generation
 	blank  []*segment
 	view   frameView
+	ahead  frameView
 	report Recovery
+	// Of the segment being read: how many changes of the map were seen.
+	changes uint64
+	// gone entries stood in segments that were recycled since: they were moved,
+	// or replaced, or removed before, as the frames to come say.
+	gone int
 }
 
 // damaged wraps ErrDamaged with what was found and what to do.
@@ -46,7 +52,7 @@ func (b *Buffer) load() error {
 	r.report.Took = time.Since(started)
 	b.stats.Recovery = r.report
 	b.log.Info("journal opened", "dir", b.o.Dir, "fresh", r.report.Fresh, "frames", r.report.Frames, "damaged_frames", r.report.Damaged,
-		"unreadable_messages", r.report.Unreadable, "epochs", len(b.state.epochs), "segments", len(b.segs.live)+len(b.segs.free)+1, "took", r.report.Took)
+		"unreadable_messages", r.report.Unreadable, "entries", len(b.keys.index), "dropped_entries", b.stats.StateDropped, "epochs", len(b.state.epochs), "segments", len(b.segs.live)+len(b.segs.free)+1, "took", r.report.Took)
 	return nil
 }
 
@@ -84,7 +90,7 @@ func (r *recovery) openSegment(name string, id uint32) error {
 	if err != nil {
 		return fmt.Errorf("open segment: %w", err)
 	}
-	seg := &segment{id: id, file: f}
+	seg := &segment{id: id, file: f, due: neverDue}
 	b.segs.next = max(b.segs.next, id+1)
 	r.blank = append(r.blank, seg)
 	b.segs.free = append(b.segs.free, seg) // so that a failing Open closes it
@@ -158,6 +164,9 @@ func (r *recovery) replay() error {
 	if err != nil {
 		return err
 	}
+	if err := r.readKept(); err != nil {
+		return err
+	}
 	for i := base; i < len(r.found); i++ {
 		if err := r.readSegment(r.found[i]); err != nil {
 			return err
@@ -167,6 +176,7 @@ func (r *recovery) replay() error {
 		return damaged("no snapshot and no frame is valid in %d segments", len(r.found)+len(r.blank))
 	}
 	r.declareMissing()
+	r.dropGone()
 	b.state.recountQueues(&b.segs)
 	if !b.state.conserved() {
 		b.log.Error("journal does not add up", "accepted", b.state.accepted, "settled", b.state.settled, "lost", b.state.lost)
@@ -201,6 +211,7 @@ func (r *recovery) findBase() (int, error) {
 // adopt takes over what a snapshot says of older segments.
 func (r *recovery) adopt(live []*segment) {
 	for _, said := range live {
+		r.gone += said.kept.live
 		for _, seg := range append(slices.Clone(r.found), r.blank...) {
 			if seg.id != said.id {
 				continue
@@ -210,7 +221,8 @@ func (r *recovery) adopt(live []*segment) {
 				r.b.generation = max(r.b.generation, seg.generation)
 			}
 			if seg.generation == said.generation && seg.salt == said.salt {
-				seg.held, seg.end = said.held, min(said.end, seg.size)
+				seg.held, seg.end, seg.kept, seg.due = said.held, min(said.end, seg.size), said.kept, said.due
+				r.gone -= said.kept.live
 			}
 		}
 	}
@@ -218,9 +230,10 @@ func (r *recovery) adopt(live []*segment) {
 
 // readSegment is steps 5 and 6 for one segment. Every valid frame counts, for
 // none is ever written over within a generation; a jump in the index tells that
-// something between was damaged.
+// something between was damaged, or torn: then what follows was never synced.
 func (r *recovery) readSegment(seg *segment) error {
-	seg.end = pageSize
+	seg.end, seg.kept, seg.due = pageSize, kept{}, neverDue
+	r.changes = 0
 	for index := uint32(0); ; index++ {
 		ok, err := r.view.find(seg, seg.end, seg.size)
 		if err != nil {
@@ -230,6 +243,14 @@ func (r *recovery) readSegment(seg *segment) error {
 			return nil
 		}
 		if r.view.index != index {
+			synced, err := r.synced(seg)
+			if err != nil {
+				return err
+			}
+			if !synced {
+				r.torn(seg)
+				return nil
+			}
 			r.report.Damaged++
 			index = r.view.index
 		}
@@ -245,7 +266,7 @@ func (r *recovery) apply(seg *segment) {
 	if r.view.kind != kindData {
 		return
 	}
-	if !s.replay(r.view.rest) {
+	if !s.replay(r.view.rest) || !r.replayMap(seg) {
 		r.report.Damaged++
 	}
 	r.raise()
@@ -333,7 +354,7 @@ func (r *recovery) begin() error {
 	b.state.begin(b.state.ordinal+1, stream.NewEpoch())
 	var errs []error
 	for range 3 {
-		err := b.rotate(false)
+		err := b.rotate(forUpkeep)
 		if err == nil {
 			err = b.syncHead()
 		}

@@ -11,6 +11,15 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
+// What a segment is wanted for: messages leave the reserve and the map's room
+// alone, entries the last segment, upkeep (operations, moved records and
+// entries, which make room) nothing.
+const (
+	forUpkeep = iota
+	forEntries
+	forMessages
+)
+
 // available is how many segments may be taken into use. Under mu.
 func (b *Buffer) available() int {
 	n := len(b.segs.free)
@@ -21,10 +30,10 @@ func (b *Buffer) available() int {
 }
 
 // rotate takes a segment into use as the head: header, snapshot, and from then
-// on frames. For messages it leaves the reserve alone. What was written to the
+// on frames. It leaves alone what is kept back from the level. What was written to the
 // old head is synced already, or given up. Under commitMu.
-func (b *Buffer) rotate(messages bool) error {
-	seg, err := b.takeFree(messages)
+func (b *Buffer) rotate(level int) error {
+	seg, err := b.takeFree(level)
 	if err != nil {
 		return err
 	}
@@ -38,7 +47,7 @@ func (b *Buffer) rotate(messages bool) error {
 		b.suspectDead = true
 	}
 	seg.generation, seg.salt = b.generation, binary.LittleEndian.Uint64(salt[:])
-	seg.end, seg.held = 0, nil
+	seg.end, seg.held, seg.kept, seg.due = 0, nil, kept{}, neverDue
 	p, n := b.encodeHead(seg)
 	b.stats.BytesWritten += uint64(len(p))
 	b.mu.Unlock()
@@ -47,7 +56,8 @@ func (b *Buffer) rotate(messages bool) error {
 		b.drop(seg)
 		return fmt.Errorf("write segment %08x: %w", seg.id, err)
 	}
-	b.headAt, b.headIndex = int64(pageSize)+n, 1
+	b.headAt, b.headIndex, b.headSynced = int64(pageSize)+n, 1, 0
+	b.tail = mapTail{echo: b.tail.echo[:0]}
 	b.mu.Lock()
 	b.segs.head = seg
 	wanted := len(b.segs.free) < spares
@@ -77,20 +87,23 @@ func (b *Buffer) encodeHead(seg *segment) ([]byte, int64) {
 	}
 }
 
-// takeFree gives a segment that may be overwritten, or makes one. For messages
-// it leaves the reserve alone, and that is one of files which exist: a disk may
-// be full long before MaxBytes is reached.
-func (b *Buffer) takeFree(messages bool) (*segment, error) {
+// takeFree gives a segment that may be overwritten, or makes one. It leaves
+// alone what is kept back from the level, and of that the reserve is one of files
+// which exist: a disk may be full long before MaxBytes is reached.
+func (b *Buffer) takeFree(level int) (*segment, error) {
 	b.mu.Lock()
-	keep := 0
-	if messages {
-		keep = reserveSegments
+	keep, files := 0, 0
+	switch level {
+	case forMessages:
+		keep, files = b.keptBack(), reserveSegments
+	case forEntries:
+		keep, files = 1, 1
 	}
-	if b.available() <= keep && (messages || b.segs.head != nil) {
+	if b.available() <= keep && (level != forUpkeep || b.segs.head != nil) || level != forUpkeep && b.crowded(b.o.SegmentBytes) {
 		b.mu.Unlock()
 		return nil, errNoRoom
 	}
-	if len(b.segs.free) > keep {
+	if len(b.segs.free) > files {
 		seg := b.segs.free[0]
 		b.segs.free = append([]*segment(nil), b.segs.free[1:]...)
 		b.mu.Unlock()
@@ -251,8 +264,8 @@ func (b *Buffer) firstHead() error {
 	if err != nil {
 		return err
 	}
-	b.headAt, b.headIndex = pageSize+n, 1
-	seg.end = b.headAt
+	b.headAt, b.headIndex, b.headSynced = pageSize+n, 1, 1
+	seg.end, seg.due = b.headAt, neverDue
 	b.segs.head = seg
 	return nil
 }

@@ -27,7 +27,7 @@ func TestSaltTellsStaleFrames(t *testing.T) {
 	c.reset()
 	m := message(2)
 	c.base = m.Time
-	c.add(stream.Normal, &m)
+	c.add(stream.Normal, &m, nil)
 	c.numbered, c.records, c.epoch = true, len(c.buf), b.state.current().id
 	c.lanes[stream.Normal].first = 2
 	p := b.appendTrailer(c.buf, c.groups())

@@ -21,6 +21,10 @@ type segment struct {
 	// suspect: a write or sync failed here; it is never used again.
 	suspect bool
 	held    []*holding
+	kept    kept // entries of the map
+	// due is when the first record may have expired, by Moment.Mono: 0: it is not
+	// known; neverDue: none expires.
+	due int64
 	// failures counts reads that the disk refused.
 	failures int
 }
@@ -45,6 +49,8 @@ type group struct {
 	count    uint64
 	from, to int64
 	bytes    uint64
+	expires  bool  // some records do
+	due      int64 // not on disk: the first of them
 }
 
 func (g *group) span() stream.Range {
@@ -71,6 +77,9 @@ func (seg *segment) store(g *group) {
 	h.records += g.count
 	h.bytes += g.bytes
 	h.from, h.to = min(h.from, g.from), max(h.to, g.to)
+	if g.expires {
+		seg.due = min(seg.due, g.due)
+	}
 }
 
 // release notes that the numbers of r stand elsewhere now.
@@ -129,14 +138,16 @@ func (h *holding) alive(s *state) bool {
 }
 
 // tidy drops the holdings of which nothing is queued. It reports whether any
-// is left.
+// is left, or any entry of the map.
 func (seg *segment) tidy(s *state) bool {
 	seg.held = slices.DeleteFunc(seg.held, func(h *holding) bool { return !h.alive(s) })
-	return len(seg.held) > 0
+	return len(seg.held) > 0 || seg.kept.live > 0
 }
 
-// liveBytes estimates the encoded size of what is queued in the segment.
+// liveBytes estimates the encoded size of what is queued in the segment, and of
+// its entries.
 func (seg *segment) liveBytes(s *state) (n uint64) {
+	n = uint64(seg.kept.bytes)
 	for _, h := range seg.held {
 		live := h.live(s)
 		n += h.share(h.bytes, live.Count(), h.records)

@@ -174,6 +174,7 @@ func (b *Buffer) Stats() Stats {
 	}
 	s.DiskBytes, s.DiskLimit = b.segs.bytes, b.o.MaxBytes
 	s.Full = b.full
+	s.Entries, s.StateBytes, s.StateLimit = len(b.keys.index), b.keys.bytes, b.o.MaxState
 	if b.diskErr != nil {
 		s.DiskError = b.diskErr.Error()
 	}

@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -42,7 +43,78 @@ func appendSnapshot(p []byte, s *state, live []*segment) []byte {
 	for _, seg := range live {
 		p = appendHoldings(p, seg)
 	}
+	return appendExpiring(appendKept(p, live), live)
+}
+
+// appendExpiring names the segments of which some record expires.
+func appendExpiring(p []byte, live []*segment) []byte {
+	n := 0
+	for _, seg := range live {
+		if seg.due != neverDue {
+			n++
+		}
+	}
+	p = binary.AppendUvarint(p, uint64(n))
+	for _, seg := range live {
+		if seg.due != neverDue {
+			p = binary.AppendUvarint(p, uint64(seg.id))
+		}
+	}
 	return p
+}
+
+func (r *reader) expiring(live []*segment) {
+	for range r.count(1) {
+		id := uint32(r.uvarint())
+		i := slices.IndexFunc(live, func(seg *segment) bool { return seg.id == id })
+		if i < 0 {
+			r.fail()
+			return
+		}
+		live[i].due = 0
+	}
+}
+
+// appendKept encodes which slots are live in which segments.
+func appendKept(p []byte, live []*segment) []byte {
+	n := 0
+	for _, seg := range live {
+		if seg.kept.live > 0 {
+			n++
+		}
+	}
+	p = binary.AppendUvarint(p, uint64(n))
+	for _, seg := range live {
+		if seg.kept.live == 0 {
+			continue
+		}
+		p = binary.AppendUvarint(p, uint64(seg.id))
+		p = appendRanges(p, &seg.kept.pages)
+		p = binary.AppendUvarint(p, uint64(seg.kept.slots))
+		p = binary.AppendUvarint(p, uint64(len(seg.kept.bits)))
+		for _, w := range seg.kept.bits {
+			p = binary.LittleEndian.AppendUint64(p, w)
+		}
+	}
+	return p
+}
+
+// kept reads what appendKept wrote into the segments of live.
+func (r *reader) kept(live []*segment) {
+	for range r.count(4) {
+		id := uint32(r.uvarint())
+		k := kept{pages: r.ranges(), slots: uint32(r.uvarint())}
+		for range r.count(8) {
+			k.bits = append(k.bits, r.u64())
+		}
+		k.live = k.count()
+		i := slices.IndexFunc(live, func(seg *segment) bool { return seg.id == id })
+		if i < 0 || k.live == 0 {
+			r.fail()
+			return
+		}
+		live[i].kept = k
+	}
 }
 
 func appendHoldings(p []byte, seg *segment) []byte {
@@ -86,6 +158,10 @@ func decodeSnapshot(p []byte, ledgerMax int) (s *state, live []*segment, ok bool
 	for range r.count(12) {
 		live = append(live, r.holdings())
 	}
+	if len(r.p) > 0 { // format 1 ends here
+		r.kept(live)
+		r.expiring(live)
+	}
 	if r.bad || len(r.p) > 0 || len(s.epochs) == 0 {
 		return nil, nil, false
 	}
@@ -112,7 +188,7 @@ func (r *reader) epochState() *epoch {
 }
 
 func (r *reader) holdings() *segment {
-	seg := &segment{id: uint32(r.uvarint()), generation: r.uvarint(), salt: r.u64(), end: int64(r.uvarint())}
+	seg := &segment{due: neverDue, id: uint32(r.uvarint()), generation: r.uvarint(), salt: r.u64(), end: int64(r.uvarint())}
 	for range r.count(22) {
 		h := &holding{epoch: r.epoch(), lane: r.lane(), ranges: r.ranges()}
 		h.records, h.bytes, h.from, h.to = r.uvarint(), r.uvarint(), r.varint(), r.varint()
@@ -146,6 +222,9 @@ func appendGroups(p []byte, groups []group) []byte {
 		if g.moved {
 			flags = groupMoved
 		}
+		if g.expires {
+			flags |= groupExpires
+		}
 		p = append(p, g.epoch[:]...)
 		p = append(p, byte(g.lane), flags)
 		p = binary.AppendUvarint(p, g.first)
@@ -161,7 +240,8 @@ func appendGroups(p []byte, groups []group) []byte {
 func (r *reader) groups(dst []group) []group {
 	for range r.count(23) {
 		g := group{epoch: r.epoch(), lane: r.lane()}
-		g.moved = r.byte()&groupMoved != 0
+		flags := r.byte()
+		g.moved, g.expires = flags&groupMoved != 0, flags&groupExpires != 0
 		g.first, g.count = r.uvarint(), r.uvarint()
 		g.from, g.to, g.bytes = r.varint(), r.varint(), r.uvarint()
 		if g.first == 0 || g.count == 0 || g.first+g.count < g.first {

@@ -29,11 +29,13 @@ type Stats struct {
 	Full       bool
 	DiskError  string
 	DiskErrors uint64
-	// Entries of the map, and what they count of StateLimit. StateDropped
-	// entries could not be read any more, since Open.
+	// Entries of the map, and what they count of StateLimit. Since Open:
+	// StateDropped entries could not be read any more, StateMoved ones were
+	// written once more to free a segment.
 	Entries                int
 	StateBytes, StateLimit int64
 	StateDropped           uint64
+	StateMoved             uint64
 	// Expired messages were given up since Open because their time had passed.
 	Expired uint64
 	// Recovery says what Open found.
@@ -55,8 +57,9 @@ type Recovery struct {
 	// Fresh: there was no journal.
 	Fresh bool
 	// Frames were read, Damaged ones skipped; Unreadable numbers became losses.
-	Frames, Damaged int
-	Unreadable      uint64
+	// Torn commits of several frames, never acknowledged, ended a segment early.
+	Frames, Damaged, Torn int
+	Unreadable            uint64
 	// Snapshots that did not validate and were passed by.
 	BadSnapshots int
 	Took         time.Duration

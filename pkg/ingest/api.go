@@ -23,6 +23,8 @@ type Hello struct {
 	// Partial says that the edge holds epochs which Held does not name. Then
 	// nothing that Held leaves out is called lost or absent.
 	Partial bool
+	// Origin says where the connection comes from, for the operator's eyes.
+	Origin string
 	// Revoke ends the connection: another one of the device took over, the
 	// ownership of its shard ended, or it broke its limits. It is called at
 	// most once, from any goroutine, without locks held, also before Connect

@@ -103,6 +103,7 @@ func (in *Ingest) open(ctx context.Context, d *device, h *Hello) (*Session, Welc
 	in.stats.connects.Add(1)
 	d.session = s
 	d.seen.since = time.Now()
+	d.identify(s.current, h.Origin, d.seen.since)
 	return s, w, nil
 }
 

@@ -52,6 +52,10 @@ type device struct {
 type seen struct {
 	since, lastBatch             time.Time
 	batches, records, duplicates int64
+	origin                       string // of the last connection
+	lives                        lives
+	twins                        Twins
+	twinsTold                    time.Time
 }
 
 // admitted notes that it is on its way into the log. d.mu is held.

@@ -22,6 +22,7 @@ type Stats struct {
 
 	Connects  int64 // sessions opened
 	Takeovers int64 // of them, in place of one that was open
+	Twins     int64 // of them, that show two live devices with one id
 	Busy      map[string]int64
 	Revoked   map[string]int64
 
@@ -53,6 +54,7 @@ type Stats struct {
 // counters are behind Stats.
 type counters struct {
 	sessions, connects, takeovers atomic.Int64
+	twins                         atomic.Int64
 	busy                          [busyReasons]atomic.Int64
 	revoked                       [revokeReasons]atomic.Int64
 	refused                       [refuseReasons]atomic.Int64
@@ -98,7 +100,7 @@ func (in *Ingest) Stats() Stats {
 	c := &in.stats
 	s := Stats{
 		Shards: len(in.shards), Sessions: c.sessions.Load(),
-		Connects: c.connects.Load(), Takeovers: c.takeovers.Load(),
+		Connects: c.connects.Load(), Takeovers: c.takeovers.Load(), Twins: c.twins.Load(),
 		Busy: load(c.busy[:], busyNames[:]), Revoked: load(c.revoked[:], revokeNames[:]), Refused: load(c.refused[:], refuseNames[:]),
 		Batches: c.batches.Load(), Bad: c.bad.Load(), Overlaps: c.overlaps.Load(),
 		Records: c.records.Load(), Bytes: c.bytes.Load(), Duplicates: c.duplicates.Load(),

@@ -35,6 +35,10 @@ type DeviceStatus struct {
 	// Out counts the numbers that are out there still, Absent those of them
 	// that the connected edge does not hold.
 	Out, Absent uint64
+	// Origin is where it is connected from, or last was.
+	Origin string
+	// Twins tells of two live devices with its id.
+	Twins Twins
 	// Streams, while connected, are the epoch in use and others that are not
 	// complete, newest epoch first, at most MaxStatusStreams.
 	Streams []StreamStatus
@@ -76,6 +80,7 @@ func (d *device) status() DeviceStatus {
 	st := DeviceStatus{
 		Device: d.name, Shard: d.shard.n, Since: d.seen.since, LastBatch: d.seen.lastBatch, PendingBytes: d.bytes,
 		Batches: d.seen.batches, Records: d.seen.records, Duplicates: d.seen.duplicates,
+		Origin: d.seen.origin, Twins: d.seen.twins,
 	}
 	s := d.session
 	if s == nil {

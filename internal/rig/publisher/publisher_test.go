@@ -8,17 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
-	"github.com/mochi-mqtt/server/v2/packets"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 )
@@ -42,7 +37,8 @@ func newFake(t *testing.T) *fake {
 	return &fake{t: t, ln: ln}
 }
 
-func (f *fake) accept(connack ...byte) {
+// accept takes a connection, answers its CONNECT and gives the flags of that.
+func (f *fake) accept(connack ...byte) (flags byte) {
 	f.t.Helper()
 	var err error
 	if f.conn, err = f.ln.Accept(); err != nil {
@@ -51,10 +47,12 @@ func (f *fake) accept(connack ...byte) {
 	f.t.Cleanup(func() { f.conn.Close() })
 	_ = f.conn.SetDeadline(time.Now().Add(20 * time.Second))
 	f.r = bufio.NewReader(f.conn)
-	if p := f.next(); p.kind() != connect {
+	p := f.next()
+	if p.kind() != connect {
 		f.t.Fatalf("first packet %x", p.first)
 	}
 	f.send(connack...)
+	return p.body[7]
 }
 
 func (f *fake) send(b ...byte) {
@@ -271,92 +269,20 @@ func TestBadOptions(t *testing.T) {
 	for _, o := range []Options{
 		{Broker: "", ClientID: "a"}, {Broker: "http://a:1", ClientID: "a"}, {Broker: "tcp://a:1/x", ClientID: "a"}, {Broker: "a:1"},
 		{Broker: "a:1", ClientID: "a", Window: MaxWindow + 1}, {Broker: "a:1", ClientID: "a", Version: 3}, {Broker: "a:1", ClientID: "a", KeepAlive: time.Millisecond},
+		{Broker: "a:1", ClientID: "a", QoS: 3}, {Broker: "a:1", ClientID: "a", Session: time.Millisecond}, {Broker: "a:1", ClientID: "a", Session: -time.Second},
+		{Broker: "tls://a:1/x", ClientID: "a"}, {Broker: "ws://u@a:1", ClientID: "a"}, {Broker: "ws://a:1?x", ClientID: "a"}, {Broker: "a", ClientID: "a"},
 	} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v passes", o)
 		}
 	}
-	for in, want := range map[string]string{"tcp://a": "a:1883", "mqtt://[::1]:7/": "[::1]:7", "b:9": "b:9"} {
-		if got, err := parseTarget(in); got.addr != want {
+	for in, want := range map[string]target{
+		"tcp://a": {addr: "a:1883"}, "mqtt://[::1]:7/": {addr: "[::1]:7"}, "b:9": {addr: "b:9"}, "mqtts://a": {secure: true, addr: "a:8883"},
+		"tls://a:5": {secure: true, addr: "a:5"}, "ws://a": {web: true, addr: "a:8083", path: "/mqtt"}, "wss://a:1/x/": {web: true, secure: true, addr: "a:1", path: "/x"},
+	} {
+		if got, err := parseTarget(in); got != want {
 			t.Errorf("%s: %+v %v", in, got, err)
 		}
-	}
-}
-
-// allow lets every client do everything.
-type allow struct{ mqtt.HookBase }
-
-func (*allow) Provides(b byte) bool {
-	return b == mqtt.OnConnectAuthenticate || b == mqtt.OnACLCheck
-}
-func (*allow) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
-func (*allow) OnACLCheck(*mqtt.Client, string, bool) bool              { return true }
-
-// closeBroker closes mochi when its clients have gone: while one goes, mochi's
-// Close can wait for its own lock for ever (GetByListener takes it twice).
-func closeBroker(srv *mqtt.Server, inline int) {
-	for srv.Clients.Len() > inline {
-		runtime.Gosched()
-	}
-	srv.Close()
-}
-
-// Against a broker that others wrote: everything arrives, in order, with its
-// bytes, whatever the version, the QoS and the size.
-func TestAgainstMochi(t *testing.T) {
-	for _, version := range []byte{4, 5} {
-		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
-			srv := mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)})
-			if err := srv.AddHook(new(allow), nil); err != nil {
-				t.Fatal(err)
-			}
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := srv.AddListener(listeners.NewNet("t", ln)); err != nil {
-				t.Fatal(err)
-			}
-			if err := srv.Serve(); err != nil {
-				t.Fatal(err)
-			}
-			defer closeBroker(srv, 1)
-			var mu sync.Mutex
-			var got []string
-			err = srv.Subscribe("#", 1, func(_ *mqtt.Client, _ packets.Subscription, pk packets.Packet) {
-				mu.Lock()
-				defer mu.Unlock()
-				got = append(got, fmt.Sprint(pk.TopicName, pk.FixedHeader.Qos, string(pk.Payload)))
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, stop := run(t, Options{Broker: ln.Addr().String(), Version: version, Window: 50})
-			var want []string
-			for i := range 2000 {
-				payload := bytes.Repeat([]byte{byte('a' + i%26)}, i%300)
-				topic, qos := fmt.Sprint("s/", i%7), byte(i%2)
-				want = append(want, fmt.Sprint(topic, qos, string(payload)))
-				if err := p.Publish(t.Context(), topic, payload, qos, false, uint64(i)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := p.Drain(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := stop(); err != nil {
-				t.Fatal(err)
-			}
-			arrived := func() int { mu.Lock(); defer mu.Unlock(); return len(got) }
-			for end := time.Now().Add(20 * time.Second); arrived() < len(want) && time.Now().Before(end); {
-				time.Sleep(time.Millisecond)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if !slices.Equal(got, want) {
-				t.Fatalf("%d messages arrived of %d, or another order", len(got), len(want))
-			}
-		})
 	}
 }
 

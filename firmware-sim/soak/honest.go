@@ -1,0 +1,176 @@
+package soak
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/packetboat/packetboat/firmware-sim/fleet"
+	"github.com/packetboat/packetboat/firmware-sim/signals"
+	"github.com/packetboat/packetboat/internal/rig/receipts"
+)
+
+// sensors is how many honest ones there are: two over TCP, one over TLS and one
+// over WebSocket.
+const sensors = 4
+
+// honest is who has a right to be served: sensors with receipts, and an on-board
+// display that looks at all they say.
+type honest struct {
+	w      *world
+	fleet  *fleet.Fleet
+	writer *receipts.Writer
+	what   string
+
+	silence func()        // ends the sensors
+	done    chan struct{} // closed when they have ended
+	err     error         // theirs, set before done is closed
+	leave   func()        // ends the display
+	wg      sync.WaitGroup
+
+	shown    atomic.Int64 // messages that the display got
+	displays atomic.Int64 // connections of the display
+}
+
+func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
+	h := &honest{w: w, done: make(chan struct{}), silence: func() {}, leave: func() {}}
+	mix, words, err := h.spoken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var clients []fleet.Client
+	for i := range sensors {
+		name := fmt.Sprintf("honest-%d", i+1)
+		d, err := signals.New(signals.Options{Profile: "steady", Name: name, Seed: o.Seed, Rate: o.Rate / sensors, Start: time.Now()})
+		if err != nil {
+			return nil, err
+		}
+		doors := [sensors]string{"tcp://" + w.mqtt, "tcp://" + w.mqtt, "tls://" + w.mqtts, "ws://" + w.ws}
+		clients = append(clients, fleet.Client{ID: name, Source: fleet.FromDevice(d, 0), Version: byte(4 + i%2), Broker: doors[i]})
+	}
+	cert, err := os.ReadFile(w.path("cert.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	if h.writer, err = receipts.Append(w.path("receipts")); err != nil {
+		return nil, err
+	}
+	h.fleet, err = fleet.New(clients, fleet.Options{
+		TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
+	})
+	if err != nil {
+		return nil, errors.Join(err, h.writer.Close())
+	}
+	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, %s, over TCP, TLS and WebSocket, and a display", sensors, o.Rate, words)
+	return h, nil
+}
+
+// spoken asks the edge which qualities of service it speaks.
+func (h *honest) spoken(ctx context.Context) (mix []byte, words string, err error) {
+	c, ack, err := h.connect(ctx, nil)
+	if err != nil {
+		return nil, "", fmt.Errorf("asking the edge what it speaks: %w", err)
+	}
+	if err := c.Disconnect(&paho.Disconnect{}); err != nil {
+		return nil, "", fmt.Errorf("leaving the edge: %w", err)
+	}
+	if p := ack.Properties; p != nil && p.MaximumQoS != nil && *p.MaximumQoS < 2 {
+		return []byte{1}, "QoS 1 (the edge speaks no QoS 2)", nil
+	}
+	return []byte{1, 2}, "QoS 1 and 2", nil
+}
+
+// begin lets everybody speak until silence and leave.
+func (h *honest) begin(ctx context.Context) {
+	speak, silence := context.WithCancel(ctx)
+	h.silence = silence
+	go func() {
+		h.err = h.fleet.Run(speak)
+		close(h.done)
+	}()
+	look, leave := context.WithCancel(ctx)
+	h.leave = leave
+	h.wg.Go(func() { h.display(look) })
+}
+
+// close ends everybody and the receipts.
+func (h *honest) close() error {
+	h.silence()
+	h.leave()
+	h.wg.Wait()
+	<-h.done
+	return errors.Join(h.err, h.writer.Close())
+}
+
+// acknowledged is what sensors were told so far.
+func (h *honest) acknowledged() int64 { return h.fleet.Stats().Acknowledged }
+
+// display subscribes, and subscribes again whenever the edge was away.
+func (h *honest) display(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := h.look(ctx); err != nil {
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// look is one connection of the display.
+func (h *honest) look(ctx context.Context) error {
+	c, _, err := h.connect(ctx, func(paho.PublishReceived) (bool, error) {
+		h.shown.Add(1)
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	var filters []paho.SubscribeOptions
+	for i := range sensors {
+		filters = append(filters, paho.SubscribeOptions{Topic: fmt.Sprintf("honest-%d/#", i+1), QoS: 1})
+	}
+	if _, err := c.Subscribe(ctx, &paho.Subscribe{Subscriptions: filters}); err != nil {
+		_ = c.Disconnect(&paho.Disconnect{}) // it is gone already
+		return fmt.Errorf("subscribing: %w", err)
+	}
+	h.displays.Add(1)
+	select {
+	case <-c.Done():
+		return errors.New("the connection ended")
+	case <-ctx.Done():
+		return c.Disconnect(&paho.Disconnect{})
+	}
+}
+
+func (h *honest) connect(ctx context.Context, received func(paho.PublishReceived) (bool, error)) (*paho.Client, *paho.Connack, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	nc, err := d.DialContext(ctx, "tcp", h.w.mqtt)
+	if err != nil {
+		return nil, nil, err
+	}
+	conf := paho.ClientConfig{Conn: nc, PacketTimeout: 30 * time.Second}
+	if received != nil {
+		conf.OnPublishReceived = append(conf.OnPublishReceived, received)
+	}
+	c := paho.NewClient(conf)
+	ack, err := c.Connect(ctx, &paho.Connect{
+		ClientID: "display", KeepAlive: 10, CleanStart: true, UsernameFlag: true, Username: "honest", PasswordFlag: true, Password: []byte(h.w.honestPassword),
+	})
+	if err != nil {
+		_ = nc.Close()
+		return nil, nil, fmt.Errorf("connecting: %w", err)
+	}
+	return c, ack, nil
+}
