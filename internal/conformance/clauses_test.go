@@ -201,7 +201,7 @@ var clauses5 = []check{
 	{v5, "4.3.3-6", "QoS 2: no PUBLISH again after PUBREL", redelivery},
 	{v5, "4.3.3-7", "QoS 2: no expiry once PUBLISH was sent", expiryDuringExchange},
 	{v5, "4.3.3-8", "QoS 2: answered with PUBREC", answers},
-	{v5, "4.3.3-9", "QoS 2: after a negative PUBREC the identifier is another message", reasonCodes},
+	{v5, "4.3.3-9", "QoS 2: after a negative PUBREC the identifier is another message", negativePubrec},
 	{v5, "4.3.3-10", "QoS 2: until PUBREL the same identifier is the same message", qos2Once},
 	{v5, "4.3.3-11", "QoS 2: PUBREL is answered with PUBCOMP", qos2Once},
 	{v5, "4.3.3-12", "QoS 2: after PUBCOMP the identifier is another message", qos2Once},
@@ -345,6 +345,9 @@ func TestClauses(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				if does := mosquittoDiffers[versionName(c.version)+"/"+functionName(c.fn)]; does != "" && mosquittoInstead() {
+					t.Skipf("mosquitto: %s", does)
+				}
 				c.fn(newT(t, b, c.version))
 			})
 		}

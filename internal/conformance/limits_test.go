@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/packetboat/packetboat/internal/rig/rawmqtt"
@@ -38,7 +39,21 @@ func maximumPacketSizeOthers(t *T) {
 
 // Reason strings and user properties give way to the client's Maximum Packet
 // Size; the judge measures.
-func explanationsGiveWay(t *T) { t.provoke(with(num(rawmqtt.MaximumPacketSize, 40))) }
+func explanationsGiveWay(t *T) {
+	t.provoke(with(num(rawmqtt.MaximumPacketSize, 40)))
+	for _, o := range []option{with(str(rawmqtt.AuthMethod, "x")), as(""), will(rawmqtt.Will{Topic: "a/#"}), with(num(rawmqtt.ReceiveMaximum, 0))} {
+		c := t.dial()
+		c.send(t.connectPacket(with(num(rawmqtt.MaximumPacketSize, 10)), o))
+		for p, err := c.Next(c.until); !errors.Is(err, rawmqtt.ErrClosed); p, err = c.Next(c.until) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a, ok := p.(*rawmqtt.Connack); ok && a.Code == 0 {
+				break
+			}
+		}
+	}
+}
 
 // What is larger than the server takes ends the connection with 0x95, at its
 // header already.

@@ -235,6 +235,22 @@ func negativeAck(t *T) {
 	sub.nothing(pub)
 }
 
+// After a negative PUBREC the identifier is free: its next PUBLISH is another
+// message.
+func negativePubrec(t *T) {
+	c := t.connect()
+	p := message("$SYS/"+t.topic("a"), 2, "not taken")
+	p.ID = 5
+	if c.tryPublish(p) < 0x80 {
+		t.Skip("the server takes what it drops")
+	}
+	c.subscribe(t.topic("a"), 2)
+	p = message(t.topic("a"), 2, "taken")
+	p.ID = 5
+	c.publish(p)
+	c.want(t.topic("a"), "taken")
+}
+
 // PUBREC of an unknown message: PUBREL 0x92, in MQTT 3.1.1 any PUBREL or nothing.
 func pubrecUnknown(t *T) {
 	c := t.connect(as(t.id("a")), t.lasting(600)) // the judge lets a session resume anything
