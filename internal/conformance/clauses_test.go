@@ -247,6 +247,8 @@ var clauses5 = []check{
 var more = []check{
 	{v5, "", "CONNACK says what is served", connackProperties},
 	{v5, "", "long client identifiers and every character in them", clientIDWide},
+	{v5, "", "aliases are used towards clients that take them", serverAliasesUsed},
+	{v5, "", "a keep alive of more than a minute is bounded", serverKeepAliveBound},
 	{v5, "", "a taken over session goes on", takeoverResumes},
 	{v5, "", "any packet keeps a connection alive", keepAliveHolds},
 	{v5, "", "any bytes are a payload", anyPayload},

@@ -369,6 +369,15 @@ func serverKeepAlive(t *T) {
 	}
 }
 
+// The edge bounds a keep alive of MQTT 5 at a minute, and says so.
+func serverKeepAliveBound(t *T) {
+	for wish, want := range map[int]uint32{120: 60, 65535: 60, 60: 60, 0: 0} {
+		if got := t.connect(keepAlive(wish)).ack.Properties.Num(rawmqtt.ServerKeepAlive, uint32(wish)); got != want {
+			t.Errorf("for %d s the answer is %d", wish, got)
+		}
+	}
+}
+
 func responseInformation(t *T) {
 	t.connect() // the judge wants none
 	t.connect(with(num(rawmqtt.RequestResponseInfo, 1)))

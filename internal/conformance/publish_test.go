@@ -294,6 +294,19 @@ func serverAliases(t *T) {
 	}
 }
 
+// They are used, from the first message of a topic on.
+func serverAliasesUsed(t *T) {
+	c := t.connect(with(num(rawmqtt.TopicAliasMaximum, 1)))
+	c.subscribe(t.topic("a"), 2)
+	for qos := range byte(3) {
+		c.publish(message(t.topic("a"), qos, "x"))
+		p := c.receive()
+		if named := p.Topic != ""; named != (qos == 0) || p.Properties.Num(rawmqtt.TopicAlias, 0) != 1 {
+			t.Fatalf("message %d arrives as %s", qos, rawmqtt.Describe(p))
+		}
+	}
+}
+
 func noServerAliases(t *T) {
 	for _, o := range []option{with(num(rawmqtt.TopicAliasMaximum, 0)), with()} {
 		c := t.connect(o)
