@@ -3,12 +3,14 @@ package conformance
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,13 +20,13 @@ import (
 // hang; it judges no speed.
 const patience = 20 * time.Second
 
-var edgeBinary string
+var edgeBinary, hubBinary string
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
-	edgeBinary = os.Getenv("PACKETBOAT_CONFORMANCE_EDGE")
-	if edgeBinary != "" || mosquittoInstead() {
+	edgeBinary, hubBinary = os.Getenv("PACKETBOAT_CONFORMANCE_EDGE"), os.Getenv("PACKETBOAT_CONFORMANCE_HUB")
+	if mosquittoInstead() {
 		return m.Run()
 	}
 	dir, err := os.MkdirTemp("", "packetboat-conformance")
@@ -33,16 +35,46 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	edgeBinary = filepath.Join(dir, "packetboat-edge")
-	c := exec.Command("go", "build", "-o", edgeBinary, "./cmd/edge")
-	c.Dir = filepath.Join("..", "..")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the edge: %v\n%s", err, out)
-		return 1
+	for _, b := range []struct {
+		path *string
+		pkg  string
+	}{{&edgeBinary, "./cmd/edge"}, {&hubBinary, "./cmd/hub"}} {
+		if *b.path != "" {
+			continue
+		}
+		*b.path = filepath.Join(dir, filepath.Base(b.pkg))
+		c := exec.Command("go", "build", "-o", *b.path, b.pkg)
+		c.Dir = filepath.Join("..", "..")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", b.pkg, err, out)
+			return 1
+		}
 	}
 	return m.Run()
 }
+
+// lookAtSources opens every source file of the binaries. The go command notes
+// what a test opens: else it would call a test passed, from its cache, that ran
+// with binaries of other sources.
+var lookAtSources = sync.OnceValue(func() error {
+	for _, dir := range []string{"cmd", "internal", "pkg", "proto", "go.mod"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+})
 
 func mosquittoInstead() bool { return os.Getenv("PACKETBOAT_CONFORMANCE_MOSQUITTO") != "" }
 
@@ -62,6 +94,9 @@ type broker struct {
 // is added to the edge's configuration.
 func newBroker(t *testing.T, more ...string) *broker {
 	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	b := &broker{t: t, addr: freePort(t), dir: dir, log: filepath.Join(dir, "log")}
 	if mosquittoInstead() {
@@ -78,14 +113,34 @@ func newBroker(t *testing.T, more ...string) *broker {
 		b.write("edge.yaml", conf)
 		b.args = []string{edgeBinary, "run", "--config", filepath.Join(dir, "edge.yaml")}
 	}
-	t.Cleanup(func() {
+	b.run()
+	return b
+}
+
+// newHub starts a hub that lets in devices without a secret.
+func newHub(t *testing.T) *broker {
+	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	b := &broker{t: t, addr: freePort(t), http: freePort(t), dir: dir, log: filepath.Join(dir, "log")}
+	b.write("hub.yaml", fmt.Sprintf("data_dir: %s\nlisten: {mqtt: '%s', http: '%s'}\n", filepath.Join(dir, "data"), b.addr, b.http))
+	b.args = []string{hubBinary, "run", "--config", filepath.Join(dir, "hub.yaml")}
+	b.run()
+	return b
+}
+
+// run starts the server until the test ends.
+func (b *broker) run() {
+	b.t.Helper()
+	b.t.Cleanup(func() {
 		b.kill()
-		if t.Failed() {
-			t.Logf("the server's log:\n%s", tail(b.log))
+		if b.t.Failed() {
+			b.t.Logf("the server's log:\n%s", tail(b.log))
 		}
 	})
 	b.start()
-	return b
 }
 
 func (b *broker) mosquitto() {

@@ -37,6 +37,7 @@ type T struct {
 	v       byte
 	prefix  string
 	clients int
+	always  []option // of every CONNECT
 }
 
 var checks atomic.Int64
@@ -117,7 +118,7 @@ func (t *T) lasting(seconds uint32) option {
 // connectPacket is a CONNECT with clean start and an identifier of its own.
 func (t *T) connectPacket(options ...option) *rawmqtt.Connect {
 	p := &rawmqtt.Connect{CleanStart: true, ClientID: fmt.Sprintf("%sx%d", t.prefix, t.clients)}
-	for _, o := range options {
+	for _, o := range append(t.always, options...) {
 		o(p)
 	}
 	return p

@@ -1,5 +1,5 @@
 // Package conformance checks the edge's MQTT door, as a real binary with default
-// settings, against the OASIS specifications of MQTT 3.1.1 and 5, clause by
+// settings, and what the hub's door claims, against the OASIS specifications of MQTT 3.1.1 and 5, clause by
 // clause, and with real clients.
 //
 // It holds tests only. They promise that every clause of both specifications is
@@ -8,8 +8,9 @@
 // judge what a client can see, not how fast it comes; what an acknowledgement
 // promises after a crash is proved elsewhere (internal/e2e).
 //
-// The binary is built from this tree. These variables choose another server:
+// The binaries are built from this tree. These variables choose another server:
 //
 //	PACKETBOAT_CONFORMANCE_EDGE=path     an edge binary that exists
+//	PACKETBOAT_CONFORMANCE_HUB=path      a hub binary that exists
 //	PACKETBOAT_CONFORMANCE_MOSQUITTO=1   mosquitto instead, to check the checks
 package conformance

@@ -41,7 +41,7 @@ func maximumPacketSizeOthers(t *T) {
 // Size; the judge measures.
 func explanationsGiveWay(t *T) {
 	t.provoke(with(num(rawmqtt.MaximumPacketSize, 40)))
-	for _, o := range []option{with(str(rawmqtt.AuthMethod, "x")), as(""), will(rawmqtt.Will{Topic: "a/#"}), with(num(rawmqtt.ReceiveMaximum, 0))} {
+	for _, o := range []option{with(str(rawmqtt.AuthMethod, "x")), as(""), will(rawmqtt.Will{Topic: "a/#"})} {
 		c := t.dial()
 		c.send(t.connectPacket(with(num(rawmqtt.MaximumPacketSize, 10)), o))
 		for p, err := c.Next(c.until); !errors.Is(err, rawmqtt.ErrClosed); p, err = c.Next(c.until) {

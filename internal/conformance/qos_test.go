@@ -179,7 +179,11 @@ func redelivery(t *T) {
 	sub.send(ack(rawmqtt.PUBACK, first[0].ID), ack(rawmqtt.PUBREC, first[1].ID))
 	sub.expectAck(rawmqtt.PUBREL, first[1].ID)
 	for round := range 2 {
-		sub.drop()
+		if round == 0 {
+			sub.drop()
+		} else {
+			sub.leave()
+		}
 		sub = t.connect(as(t.id("s")), resume, t.lasting(600))
 		if !sub.ack.SessionPresent {
 			t.Fatal("no session is present")
