@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/packetboat/packetboat/internal/cli"
+	"github.com/packetboat/packetboat/internal/hub"
 	"github.com/packetboat/packetboat/internal/pki"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -22,12 +23,15 @@ func deviceAdd() *cobra.Command {
 		Long: `Give a device a secret and print it: on standard output stands nothing else, and
 the hub keeps only its hash. A running hub knows it at once. As soon as one
 device has a secret, a hub without allow_anonymous lets in only devices that
-give theirs.`,
+give theirs, or show a certificate where tls.client_ca_file names authorities.
+With --certificate the device is listed without a secret, for tls.devices: listed.`,
 		Example: `  packetboat-hub device add truck-17 > secret
-  packetboat-hub device add truck-17 --replace   # the old secret ends`,
+  packetboat-hub device add truck-17 --replace        # the old secret ends
+  packetboat-hub device add truck-17 --certificate    # no secret: its certificate is enough`,
 	}
 	flags := addConfigFlags(c, "data-dir")
 	replace := c.Flags().Bool("replace", false, "give a device that has a secret another one")
+	certificate := c.Flags().Bool("certificate", false, "list the device, and give it no secret")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		id := args[0]
 		if err := stream.CheckDeviceID(id); err != nil {
@@ -47,11 +51,18 @@ give theirs.`,
 			return fmt.Errorf("making the data directory: %w", err)
 		}
 		secret, sum := pki.NewSecret()
+		if *certificate {
+			sum = pki.Sum{} // the hash of nothing that anybody could send
+		}
 		if _, err := pki.SetUser(path, id, sum); err != nil {
 			return err
 		}
 		if err := giveToOwner(path); err != nil {
 			return err
+		}
+		if *certificate {
+			fmt.Fprintf(c.ErrOrStderr(), "%s is listed; only a certificate lets it in\n", id)
+			return nil
 		}
 		fmt.Fprintf(c.ErrOrStderr(), "secret of %s (kept nowhere: store it in the edge's secret file now):\n", id)
 		_, err = fmt.Fprintln(c.OutOrStdout(), secret)
@@ -84,7 +95,8 @@ func deviceRemove() *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove ID", Short: "take a device's secret away", Args: cli.ExactArgs("ID"),
 		Long: `Take a device's secret away. It cannot connect any more, and a running hub ends
-its connection within seconds. What it sent stays in the log.`,
+its connection within seconds. What it sent stays in the log. With tls.devices:
+any a certificate lets it in all the same, until it is on a revocation list.`,
 		Example: `  packetboat-hub device remove truck-17`,
 	}
 	flags := addConfigFlags(c, "data-dir")
@@ -96,6 +108,9 @@ its connection within seconds. What it sent stays in the log.`,
 		err = pki.RemoveUser(conf.DevicesPath(), args[0])
 		if errors.Is(err, pki.ErrNoUser) || errors.Is(err, fs.ErrNotExist) {
 			return cli.Fail(cli.Usage, fmt.Errorf("no device %.80q has a secret", args[0]), "`packetboat-hub device list` names those that have")
+		}
+		if err == nil && conf.TLS.ClientCAFile != "" && conf.TLS.Devices == hub.DevicesAny {
+			fmt.Fprintf(c.ErrOrStderr(), "a certificate still lets %s in: put it on the list of tls.crl_file, or set tls.devices: listed\n", args[0])
 		}
 		return err
 	}

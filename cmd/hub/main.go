@@ -36,7 +36,7 @@ configuration, 3 data directory locked, 4 cannot listen, 5 an operator is needed
   packetboat-hub device add truck-17         # prints a secret, once
   packetboat-hub tail --follow --topic 'car/+/speed'
   packetboat-hub verify`)
-	c.AddCommand(runCommand(), tailCommand(), streamsCommand(), verifyCommand(),
+	c.AddCommand(runCommand(), statusCommand(), tailCommand(), streamsCommand(), verifyCommand(),
 		cli.Group("device", "who may connect", deviceAdd(), deviceList(), deviceRemove()),
 		cli.Group("config", "the configuration", configCheck(), configKeys()),
 		versionCommand())

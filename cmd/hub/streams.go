@@ -87,9 +87,13 @@ func streamsTable(ctx context.Context, w io.Writer, client *httpapi.Client, devi
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "DEVICE\tLINK\tEPOCH\tLANE\tSTATE\tIN\tLOST\tOUT THERE\tCOMPLETE TO")
 	hidden := 0
+	var notes []string
 	for d, err := range deviceStreams(ctx, client, device) {
 		if err != nil {
 			return err
+		}
+		if d.Duplicate != nil {
+			notes = append(notes, twice(d.Duplicate))
 		}
 		for i := range d.Streams {
 			s := &d.Streams[i]
@@ -106,6 +110,9 @@ func streamsTable(ctx context.Context, w io.Writer, client *httpapi.Client, devi
 	}
 	if err := tw.Flush(); err != nil {
 		return err
+	}
+	for _, n := range notes {
+		fmt.Fprintln(w, n)
 	}
 	if hidden > 0 {
 		fmt.Fprintf(w, "%d closed and complete streams are not shown; --all shows them\n", hidden)

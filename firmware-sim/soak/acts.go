@@ -180,6 +180,11 @@ func (s *soak) drain(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	for i, f := range s.honest.fleets {
+		if x := f.Stats(); x.Acknowledged < x.Published {
+			s.breaks("%s was not served at the end: %d messages are not acknowledged (%s)", name(i), x.Published-x.Acknowledged, x.LastError)
+		}
+	}
 	for end := time.Now().Add(drainWait); ; {
 		m, err := read(ctx, s.world.http)
 		if err == nil && m["queued_messages"] == 0 && m["in_flight_messages"] == 0 {

@@ -27,7 +27,7 @@ const sensors = 4
 // display that looks at all they say.
 type honest struct {
 	w      *world
-	fleet  *fleet.Fleet
+	fleets [sensors]*fleet.Fleet // one sensor each, so that none starves unseen
 	writer *receipts.Writer
 	what   string
 
@@ -47,16 +47,6 @@ func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
 	if err != nil {
 		return nil, err
 	}
-	var clients []fleet.Client
-	for i := range sensors {
-		name := fmt.Sprintf("honest-%d", i+1)
-		d, err := signals.New(signals.Options{Profile: "steady", Name: name, Seed: o.Seed, Rate: o.Rate / sensors, Start: time.Now()})
-		if err != nil {
-			return nil, err
-		}
-		doors := [sensors]string{"tcp://" + w.mqtt, "tcp://" + w.mqtt, "tls://" + w.mqtts, "ws://" + w.ws}
-		clients = append(clients, fleet.Client{ID: name, Source: fleet.FromDevice(d, 0), Version: byte(4 + i%2), Broker: doors[i]})
-	}
 	cert, err := os.ReadFile(w.path("cert.pem"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate: %w", err)
@@ -66,15 +56,24 @@ func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
 	if h.writer, err = receipts.Append(w.path("receipts")); err != nil {
 		return nil, err
 	}
-	h.fleet, err = fleet.New(clients, fleet.Options{
-		TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
-	})
-	if err != nil {
-		return nil, errors.Join(err, h.writer.Close())
+	for i, door := range [sensors]string{"tcp://" + w.mqtt, "tcp://" + w.mqtt, "tls://" + w.mqtts, "ws://" + w.ws} {
+		d, err := signals.New(signals.Options{Profile: "steady", Name: name(i), Seed: o.Seed, Rate: o.Rate / sensors, Start: time.Now()})
+		if err == nil {
+			h.fleets[i], err = fleet.New([]fleet.Client{{ID: name(i), Source: fleet.FromDevice(d, 0)}}, fleet.Options{
+				Broker: door, Version: byte(4 + i%2), TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+				Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
+			})
+		}
+		if err != nil {
+			return nil, errors.Join(err, h.writer.Close())
+		}
 	}
 	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, %s, over TCP, TLS and WebSocket, and a display", sensors, o.Rate, words)
 	return h, nil
 }
+
+// name is that of a sensor, and the first level of its topics.
+func name(i int) string { return fmt.Sprintf("honest-%d", i+1) }
 
 // spoken asks the edge which qualities of service it speaks.
 func (h *honest) spoken(ctx context.Context) (mix []byte, words string, err error) {
@@ -96,7 +95,13 @@ func (h *honest) begin(ctx context.Context) {
 	speak, silence := context.WithCancel(ctx)
 	h.silence = silence
 	go func() {
-		h.err = h.fleet.Run(speak)
+		var wg sync.WaitGroup
+		var errs [sensors]error
+		for i, f := range h.fleets {
+			wg.Go(func() { errs[i] = f.Run(speak) })
+		}
+		wg.Wait()
+		h.err = errors.Join(errs[:]...)
 		close(h.done)
 	}()
 	look, leave := context.WithCancel(ctx)
@@ -112,9 +117,6 @@ func (h *honest) close() error {
 	<-h.done
 	return errors.Join(h.err, h.writer.Close())
 }
-
-// acknowledged is what sensors were told so far.
-func (h *honest) acknowledged() int64 { return h.fleet.Stats().Acknowledged }
 
 // display subscribes, and subscribes again whenever the edge was away.
 func (h *honest) display(ctx context.Context) {
@@ -139,7 +141,7 @@ func (h *honest) look(ctx context.Context) error {
 	}
 	var filters []paho.SubscribeOptions
 	for i := range sensors {
-		filters = append(filters, paho.SubscribeOptions{Topic: fmt.Sprintf("honest-%d/#", i+1), QoS: 1})
+		filters = append(filters, paho.SubscribeOptions{Topic: name(i) + "/#", QoS: 1})
 	}
 	if _, err := c.Subscribe(ctx, &paho.Subscribe{Subscriptions: filters}); err != nil {
 		_ = c.Disconnect(&paho.Disconnect{}) // it is gone already

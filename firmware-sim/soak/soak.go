@@ -195,18 +195,18 @@ func (s *soak) play(ctx context.Context) (err error) {
 	defer s.honest.silence()
 	wg.Go(func() { s.watch(watching, cancel) })
 	if err := s.oneByOne(ctx); err != nil {
-		return s.reason(ctx, err)
+		return s.reason(err)
 	}
 	if err := s.together(ctx); err != nil {
-		return s.reason(ctx, err)
+		return s.reason(err)
 	}
 	s.say("the hostile have gone; the sensors end, and the edge sends what is still out there")
 	return s.drain(ctx)
 }
 
 // reason finds out whether what did not work was for the edge having gone.
-func (s *soak) reason(ctx context.Context, err error) error {
-	if edge, kills := s.world.running(); s.died(ctx, edge, kills) {
+func (s *soak) reason(err error) error {
+	if edge, _ := s.world.running(); s.world.died() {
 		return fmt.Errorf("%w: the edge ended by itself: %w\n%s", ErrBroken, err, edge.Tail())
 	}
 	return err

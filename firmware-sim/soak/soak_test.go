@@ -99,7 +99,7 @@ func TestSoakTurnsRed(t *testing.T) {
 		want   string
 	}{
 		"one byte of memory":            {func(o *Options) { o.Memory = 1 }, "beyond its memory"},
-		"no pause at all":               {func(o *Options) { o.Pause = time.Nanosecond }, "not served"},
+		"no pause at all":               {func(o *Options) { o.Pause = time.Nanosecond }, "was not served for more than"},
 		"a counter that does not move":  {func(o *Options) { o.extra, o.Only = []attack{nothing}, []string{"unseen"} }, "no counter says what unseen did"},
 		"an edge that ends by itself":   {func(o *Options) { o.extra, o.Only = []attack{murder}, []string{"murder"} }, "ended by itself"},
 		"a record that is not in there": {func(o *Options) { o.Only = []string{"second-connect"} }, "receipts and log differ"},

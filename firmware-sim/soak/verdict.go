@@ -41,8 +41,8 @@ func (s *soak) verdict(ctx context.Context) error {
 	}
 	s.readLog()
 	o := &s.seen
-	fmt.Fprintf(s.o.Out, "\nover %d kills: longest pause of honest sensors %s, of the display %s; the edge had at most %s of %s; acknowledged %d, missing %d, double %d\n",
-		kills, o.acknowledged.longest.Round(every), o.shown.longest.Round(every), mega(o.memory), mega(s.o.Memory), report.Acknowledged, report.Missing, report.Double)
+	fmt.Fprintf(s.o.Out, "\nover %d kills: longest pause of an honest sensor %s, of the display %s; the edge had at most %s of %s; acknowledged %d, missing %d, double %d\n",
+		kills, o.longest().Round(every), o.shown.longest.Round(every), mega(o.memory), mega(s.o.Memory), report.Acknowledged, report.Missing, report.Double)
 	if len(s.broken) > 0 {
 		return fmt.Errorf("%w: %s", ErrBroken, strings.Join(s.broken, "; "))
 	}

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/packetboat/packetboat/firmware-sim/proc"
 )
 
 // service is how long somebody waited for something that should keep growing.
@@ -39,9 +37,18 @@ const (
 
 // observed is what the watcher saw.
 type observed struct {
-	acknowledged, shown service
-	memory              int64 // the most that was resident
-	readings            int
+	sensors  [sensors]service
+	shown    service
+	memory   int64 // the most that was resident
+	readings int
+}
+
+// longest is the longest that one of the sensors waited.
+func (o *observed) longest() (d time.Duration) {
+	for i := range o.sensors {
+		d = max(d, o.sensors[i].longest)
+	}
+	return d
 }
 
 // watch looks at the edge and the honest until ctx ends, and ends everything
@@ -57,11 +64,19 @@ func (s *soak) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case now := <-ticks.C:
 			edge, kills := s.world.running()
-			if s.died(ctx, edge, kills) {
+			if ctx.Err() == nil && s.world.died() {
 				cancel(fmt.Errorf("%w: the edge ended by itself\n%s", ErrBroken, edge.Tail()))
 				return
 			}
-			o.acknowledged.look(now, s.honest.acknowledged())
+			var all, connected int64
+			for i, f := range s.honest.fleets {
+				x := f.Stats()
+				o.sensors[i].look(now, x.Acknowledged)
+				all, connected = all+x.Acknowledged, connected+int64(x.Connected)
+				if o.sensors[i].longest > s.o.Pause {
+					s.breaks("%s was not served for more than %s", name(i), s.o.Pause)
+				}
+			}
 			o.shown.look(now, s.honest.shown.Load())
 			rss, err := resident(edge.PID())
 			if err == nil { // else it was just killed
@@ -71,31 +86,16 @@ func (s *soak) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			if o.memory > s.o.Memory {
 				s.breaks("the edge grew beyond its memory of %s", mega(s.o.Memory))
 			}
-			if o.acknowledged.longest > s.o.Pause {
-				s.breaks("honest sensors were not served for more than %s", s.o.Pause)
-			}
 			if o.shown.longest > s.o.Pause {
 				s.breaks("the display was not served for more than %s", s.o.Pause)
 			}
 			if now.Sub(told) >= progress {
 				told = now
-				f := s.honest.fleet.Stats()
 				s.say("%d acknowledged to honest sensors, %d of %d connected, longest pause %s; display %d, longest pause %s; memory %s, at most %s; %d kills",
-					f.Acknowledged, f.Connected, f.Clients, o.acknowledged.longest.Round(every), o.shown.count, o.shown.longest.Round(every), mega(rss), mega(o.memory), kills)
+					all, connected, sensors, o.longest().Round(every), o.shown.count, o.shown.longest.Round(every), mega(rss), mega(o.memory), kills)
 			}
 		}
 	}
-}
-
-// died reports whether the edge ended without having been killed.
-func (s *soak) died(ctx context.Context, edge *proc.Process, kills int) bool {
-	select {
-	case <-edge.Done():
-	default:
-		return false
-	}
-	_, now := s.world.running()
-	return now == kills && ctx.Err() == nil
 }
 
 func mega(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

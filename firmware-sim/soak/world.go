@@ -37,9 +37,10 @@ type world struct {
 	client                           *httpapi.Client
 	hub                              *proc.Process
 
-	mu    sync.Mutex
-	edge  *proc.Process // guarded by mu
-	kills int           // guarded by mu
+	mu      sync.Mutex
+	edge    *proc.Process // guarded by mu
+	killing bool          // guarded by mu: edge is ended, or about to be
+	kills   int           // guarded by mu
 }
 
 // build finds the programs and makes the folder.
@@ -156,7 +157,7 @@ func (w *world) startEdge(ctx context.Context) error {
 		return err
 	}
 	w.mu.Lock()
-	w.edge = p
+	w.edge, w.killing = p, false
 	w.mu.Unlock()
 	return p.Await(ctx, func() bool { return proc.Ready(ctx, w.http) && proc.Dials(w.mqtt) })
 }
@@ -168,11 +169,24 @@ func (w *world) running() (*proc.Process, int) {
 	return w.edge, w.kills
 }
 
+// died reports whether the edge ended and nobody of us had killed it.
+func (w *world) died() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.edge.Done():
+		return !w.killing
+	default:
+		return false
+	}
+}
+
 // killEdge ends the edge as a power cut does, as far as a process can, and
 // starts it again.
 func (w *world) killEdge(ctx context.Context) error {
 	w.mu.Lock()
 	p := w.edge
+	w.killing = true
 	w.kills++
 	w.mu.Unlock()
 	p.Kill()

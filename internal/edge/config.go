@@ -59,7 +59,7 @@ type Sensors struct {
 	MaxQueuedBytes    config.Bytes    `yaml:"max_queued_bytes" doc:"what waits for all subscribers; at most a quarter of buffer.max_state"`
 	MaxRetained       int             `yaml:"max_retained" doc:"retained messages"`
 	MaxRetainedBytes  config.Bytes    `yaml:"max_retained_bytes" doc:"memory for retained messages; at most half of buffer.max_state"`
-	MaxKeepAlive      config.Duration `yaml:"max_keep_alive" doc:"longest keep alive of a sensor, none included; 0: no bound"`
+	MaxKeepAlive      config.Duration `yaml:"max_keep_alive" doc:"longest keep alive of an MQTT 5 sensor that has one; 0: no bound"`
 }
 
 // SensorTLS names the files of listen.mqtts and listen.wss; they are read again
@@ -128,6 +128,7 @@ func Defaults() Config {
 			MaxClients: 1000, AcceptRate: 500, MaxPacketBytes: 255 << 10, MaxInflight: 2048, MaxPendingBytes: 16 << 20,
 			SessionExpiry: config.Duration(24 * time.Hour), MaxSubscriptions: 256, MaxTopicLevels: 64,
 			MaxQueuedMessages: 1000, MaxQueuedBytes: 16 << 20, MaxRetained: 10_000, MaxRetainedBytes: 32 << 20,
+			MaxKeepAlive: config.Duration(time.Minute),
 		},
 		Buffer: Buffer{MaxBytes: 1 << 30, LazySync: config.Duration(100 * time.Millisecond)},
 		Hub:    Hub{KeepAlive: config.Duration(30 * time.Second)},

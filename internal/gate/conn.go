@@ -42,9 +42,6 @@ type tlsConn struct{ *tls.Conn }
 
 func (*tlsConn) Transport() string { return "tls" }
 
-// TLS is the connection itself.
-func (c *tlsConn) TLS() *tls.Conn { return c.Conn }
-
 var errTooLarge = errors.New("more bytes than a handshake needs")
 
 // stranger is a socket that may bring only so many bytes, until it is known.

@@ -35,6 +35,10 @@ type Link struct {
 	// Absent counts, per stream, the numbers that are out there and that the
 	// connected edge does not hold.
 	Absent map[stream.ID]uint64
+	// Remote is the address it is connected from, or last was.
+	Remote string
+	// Duplicate is the last sign of two live devices with this id; nil: none.
+	Duplicate *Duplicate
 }
 
 // Options are what an API is made of.
@@ -44,6 +48,8 @@ type Options struct {
 	// order. It is called for a request, from any goroutine, at most once in
 	// linksFor; nil: nothing is known of connections.
 	Links func() []Link
+	// Status says how the hub is, for each request anew; nil: nothing is known.
+	Status func() Status
 	// Operational answers /healthz, /readyz and /metrics.
 	Operational http.Handler
 	// LoopbackOnly refuses requests whose Host is neither localhost nor a

@@ -72,6 +72,9 @@ type Device struct {
 	Connected bool       `json:"connected"`
 	Since     *time.Time `json:"since,omitempty"`      // when it connected, or its last connection ended
 	LastBatch *time.Time `json:"last_batch,omitempty"` // settled
+	Remote    string     `json:"remote,omitempty"`     // address of the connection, or of the last one
+	// Duplicate is the last sign of two live devices with this id.
+	Duplicate *Duplicate `json:"duplicate,omitempty"`
 }
 
 // DeviceStreams answers /api/v1/devices/{id}/streams.

@@ -104,7 +104,7 @@ func (a *API) links() map[string]Link {
 
 func (a *API) device(id string, link Link) Device {
 	return Device{Device: id, Shard: commitlog.ShardOf(id, a.o.Log.Shards()), Connected: link.Connected,
-		Since: timeOrNil(link.Since), LastBatch: timeOrNil(link.LastBatch)}
+		Since: timeOrNil(link.Since), LastBatch: timeOrNil(link.LastBatch), Remote: link.Remote, Duplicate: link.Duplicate}
 }
 
 func timeOrNil(t time.Time) *time.Time {

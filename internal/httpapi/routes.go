@@ -21,6 +21,7 @@ var routes = []route{
 	{"/readyz", nil, (*API).operational},
 	{"/metrics", nil, (*API).operational},
 	{"/api/v1/openapi.json", nil, (*API).openapi},
+	{"/api/v1/status", nil, (*API).status},
 	{"/api/v1/log", nil, (*API).log},
 	{"/api/v1/devices", []string{"after", "limit"}, (*API).devices},
 	{"/api/v1/devices/{id}/streams", []string{"ranges"}, (*API).streams},

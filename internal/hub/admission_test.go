@@ -41,6 +41,7 @@ func TestRemovedDeviceIsExpelled(t *testing.T) {
 	h := runHub(t, c)
 	connect := func(id string) *device {
 		d, _ := mustDial(t, h.mqttAddr(), hello{id: id, secret: secrets[id]})
+		d.send(batch(stream.NewEpoch(), 1, 1)) // it is let in, on both sides
 		return d
 	}
 	removed, replaced, stays := connect("removed"), connect("replaced"), connect("stays")
@@ -58,7 +59,7 @@ func TestRemovedDeviceIsExpelled(t *testing.T) {
 			t.Errorf("%s: DISCONNECT 0x%02x", d.id, code)
 		}
 	}
-	stays.send(batch(stream.NewEpoch(), 1, 1))
+	stays.send(batch(stream.NewEpoch(), 2, 1))
 	connect("replaced")
 	await(t, "the others to be gone", func() bool {
 		h.bridge.mu.Lock()

@@ -30,6 +30,8 @@ type bridge struct {
 	slow    *slowdown
 	stats   bridgeStats
 
+	checking sync.Mutex // one expel at a time
+
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu; those that are open
 }
@@ -65,7 +67,7 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
 	}
 	b.stats.connects.Add(1)
-	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "tls", p.TLS != nil, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
+	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
 	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, trust: b.trust(), goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()
@@ -98,6 +100,8 @@ func (b *bridge) recheck(ctx context.Context) error {
 
 // expel asks for every open connection what was asked when it came.
 func (b *bridge) expel() {
+	b.checking.Lock()
+	defer b.checking.Unlock()
 	b.mu.Lock()
 	open := slices.Collect(maps.Keys(b.sessions))
 	b.mu.Unlock()
@@ -124,7 +128,7 @@ func claimOf(p *mqttfront.Peer) claim {
 
 // checkCertificate looks whether the certificate that a connection came with
 // would be accepted still. It is verified anew only when the authorities or the
-// revocation lists have changed. bridge.expel only.
+// revocation lists have changed. bridge.checking is held.
 func (s *session) checkCertificate(trust *pki.Trust, now time.Time) error {
 	switch {
 	case trust == nil || s.goodUntil.IsZero():
@@ -222,7 +226,7 @@ type session struct {
 	peer     *mqttfront.Peer
 	up, down string
 
-	trust     *pki.Trust // what its certificate was checked with last; bridge.expel only
+	trust     *pki.Trust // what its certificate was checked with last; guarded by bridge.checking
 	goodUntil time.Time  // the end of its certificate; zero: it has none
 }
 

@@ -61,6 +61,15 @@ func (d *devices) current() (*pki.Users, error) {
 	return d.users, nil
 }
 
+// problem says why the file is not in force.
+func (d *devices) problem() error {
+	users, err := d.current()
+	if users == nil || err != nil {
+		return err
+	}
+	return users.Err()
+}
+
 // len is the number of devices that have a secret.
 func (d *devices) len() int {
 	users, err := d.current()

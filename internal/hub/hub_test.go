@@ -42,7 +42,12 @@ func testConfig(dir string) Config {
 
 func runHub(t *testing.T, c Config) *running {
 	t.Helper()
-	h, err := Open(c, discard)
+	return runHubWith(t, c, discard)
+}
+
+func runHubWith(t *testing.T, c Config, log *slog.Logger) *running {
+	t.Helper()
+	h, err := Open(c, log)
 	if err != nil {
 		t.Fatal(err)
 	}

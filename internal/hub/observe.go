@@ -16,7 +16,7 @@ import (
 func (h *Hub) observe() {
 	host, _, _ := net.SplitHostPort(h.c.Listen.HTTP)
 	h.api = httpapi.New(httpapi.Options{
-		Log: h.store, Links: h.links, Operational: obs.Mux(h.metrics, h.health),
+		Log: h.store, Links: h.links, Status: h.status, Operational: obs.Mux(h.metrics, h.health),
 		LoopbackOnly: isLoopback(host), Logger: h.log.With("component", "http"),
 	})
 	h.health.Alive("commit log", func() error {
@@ -47,7 +47,7 @@ func (h *Hub) links() []httpapi.Link {
 	links := make([]httpapi.Link, 0, len(all))
 	for i := range all {
 		d := &all[i]
-		l := httpapi.Link{Device: d.Device, Connected: d.Connected, Since: d.Since, LastBatch: d.LastBatch}
+		l := httpapi.Link{Device: d.Device, Connected: d.Connected, Since: d.Since, LastBatch: d.LastBatch, Remote: d.Origin, Duplicate: duplicate(d)}
 		for _, s := range d.Streams {
 			if s.Absent > 0 {
 				if l.Absent == nil {
@@ -124,6 +124,7 @@ func (h *Hub) emitFront(e *obs.Emit) {
 	}
 	s := h.front.Stats()
 	e.Gauge("mqtt_connections", "Sockets, those not admitted included.", float64(s.Connections))
+	e.Gauge("mqtt_strangers", "Connections that are not let in yet.", float64(s.Strangers))
 	e.Gauge("mqtt_inflight_messages", "PUBLISHes that are not acknowledged.", float64(s.InflightMessages))
 	e.Gauge("mqtt_inflight_bytes", "What they take.", float64(s.InflightBytes))
 	e.Counter("mqtt_accepted_total", "Connections accepted.", float64(s.Accepted))
@@ -137,13 +138,13 @@ func (h *Hub) emitFront(e *obs.Emit) {
 	e.Counter("mqtt_ack_writes_total", "Writes that carried them.", float64(s.AckWrites))
 	e.Counter("mqtt_ack_failures_total", "Such writes that failed; each ended its connection.", float64(s.AckFailures))
 	e.Counter("mqtt_stalls_total", "Times reading from a device stopped because a bound was reached.", float64(s.Stalls))
+	byLabel(e, "mqtt_limit_hits_total", "Times a limit of the MQTT front was met.", "limit", s.Limits)
 	byLabel(e, "mqtt_protocol_errors_total", "Connections ended for breaking MQTT.", "error", s.ProtocolErrors)
 }
 
 func (h *Hub) emitBridge(e *obs.Emit) {
 	b := &h.bridge.stats
-	byLabel(e, "refused_connects_total", "Connections refused before ingest was asked.", "reason", map[string]int64{
-		"client_id": b.badID.Load(), "secret": b.badSecret.Load(), "certificate": b.badCertificate.Load(), "not_listed": b.notListed.Load(), "version": b.badVersion.Load(), "hello": b.badHello.Load(), "busy": b.busy.Load()})
+	byLabel(e, "refused_connects_total", "CONNECTs refused.", "reason", b.refused())
 	byLabel(e, "foreign_requests_total", "What connected devices may not do.", "what", map[string]int64{
 		"topic": b.foreignTopic.Load(), "filter": b.foreignFilter.Load(), "qos": b.badQoS.Load()})
 	e.Counter("expelled_devices_total", "Connections ended because the device may not connect any more.", float64(b.expelled.Load()))

@@ -196,7 +196,7 @@ func (h *Hub) listen() (err error) {
 		if err != nil {
 			return cli.ListenError("listen.mqtts", a, err)
 		}
-		h.mqtt = append(h.mqtt, bareTLS{h.gate.TLS(l, h.tls.Config())})
+		h.mqtt = append(h.mqtt, h.gate.TLS(l, h.tls.Config()))
 	}
 	if a := h.c.Listen.MQTT; a != Off {
 		l, err := net.Listen("tcp", a)

@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -14,17 +15,32 @@ const (
 	entrySettled        // the result may be read
 )
 
-// entry is one message between its PUBLISH and its acknowledgement. Entries are
-// never used twice, so that a Settle called twice can do no harm.
+// The kinds of answer that an entry ends in.
+const (
+	answerNone   = iota // a QoS 0 message, or a will
+	answerPuback        // of a QoS 1 message
+	answerPubrec        // of a QoS 2 message
+	answerPubcomp
+	answerBytes // pub.Payload holds whole packets
+)
+
+// entry is one thing that a client awaits an answer to: a message between its
+// PUBLISH and its acknowledgement, mostly. Entries are never used twice, so that
+// a Settle called twice can do no harm.
 type entry struct {
 	c     *conn
 	seq   uint64
 	state atomic.Uint32
 	// Written by the reader before the entry is in the queue.
+	packetID uint16
+	kind     byte
+	message  bool // the Session was given it
+	counted  bool // it uses the Receive Maximum
+	released bool // it ends a QoS 2 message, which is in pub for local subscribers
+	retains  bool // it is retained, if it is taken
 	pub      Publish
 	size     int
-	expiry   uint32 // message expiry in seconds, for local subscribers
-	packetID uint16
+	received *received // of a QoS 2 message
 	// Written by the one that claimed the entry.
 	code     byte
 	noFanOut bool
@@ -32,12 +48,24 @@ type entry struct {
 	user     []stream.Property
 }
 
-// settle is the Settle of an entry.
+// settle is the Settle of an entry, but for those of QoS 2 messages.
 func (e *entry) settle(r Result) {
+	if e.claim() {
+		e.result(r)
+	}
+}
+
+// claim reports whether this is the first call of a Settle.
+func (e *entry) claim() bool {
 	if !e.state.CompareAndSwap(entryOpen, entryClaimed) {
 		e.c.f.n.settledTwice.Add(1)
-		return
+		return false
 	}
+	return true
+}
+
+// result settles an entry that is claimed.
+func (e *entry) result(r Result) {
 	e.code, e.user, e.noFanOut, e.withhold = r.Code, r.User, r.NoFanOut, r.Withhold
 	e.state.Store(entrySettled)
 	// Whoever settles the head wakes the writer. The writer stores the head
@@ -140,78 +168,139 @@ func (c *conn) runWriter() {
 	}
 }
 
-// flush takes what is settled and what mochi wrote, and writes it.
+// flush takes what is settled, what was sent, and messages for the client, and
+// writes it all at once.
 func (c *conn) flush() {
 	buf := c.wbuf[:0]
-	messages, acks, freed := 0, 0, 0
+	var done tally
 	ended := c.ending.Load()
-	var end *entry // a refusal that an old client can only be told by closing
-	for end == nil && len(buf) < maxWrite {
+	for done.end == nil && len(buf) < maxWrite {
 		e := c.acks.pop()
 		if e == nil {
 			break
 		}
-		freed += e.size
-		if e.packetID != 0 {
-			messages++
-			switch {
-			case ended: // nobody to tell
-			case e.withhold || e.code >= UnspecifiedError && c.version < 5:
-				end = e
-			default:
-				buf = c.appendAck(buf, e)
-				acks++
-			}
+		if buf = c.answerEntry(buf, e, &done, ended); done.end == nil {
+			c.conclude(e)
 		}
-		c.conclude(e)
 	}
 	// Before the write: a client may use its window again as soon as it reads.
-	c.release(messages, freed)
+	c.release(&done)
 	if len(buf) >= maxWrite {
 		c.writer.Store(writerAgain) // there may be more
 	}
-	buf, last := c.takeOut(buf)
+	buf, last, closed := c.takeOut(buf)
+	if !closed && done.end == nil {
+		buf = c.takeMessages(buf, done.answers)
+	}
 	if len(buf) > 0 {
-		c.writeAcks(buf, acks)
+		c.write(buf, done.acks)
 	}
-	if cap(buf) <= keepWriteBuffer {
-		c.wbuf = buf
-	} else {
-		c.wbuf = nil
-	}
-	if c.draining.Load() {
-		c.wakeReader()
-	}
-	if end != nil {
-		c.endUnacknowledged(end)
+	c.keepBuffer(buf)
+	if e := done.end; e != nil {
+		c.conclude(e)
+		c.endUnacknowledged(e)
 	}
 	if last {
 		c.flushed()
 	}
 }
 
-// appendAck appends the PUBACK of e.
-func (c *conn) appendAck(buf []byte, e *entry) []byte {
-	user := e.user
-	if c.noProblemInfo {
-		user = nil // [MQTT-3.1.2-29]
-	}
-	return appendPuback(buf, c.version, e.packetID, e.code, user, c.peerPacket)
+// tally is what one flush has done.
+type tally struct {
+	messages, quota, bytes, acks, answers int
+	end                                   *entry // it can be told only by closing
 }
 
-// conclude counts a settled entry, gives it to local subscribers and forgets
-// what it holds.
-func (c *conn) conclude(e *entry) {
-	n := &c.f.n
-	switch {
-	case e.withhold:
-		n.withheld.Add(1)
-	case e.code >= UnspecifiedError:
-		n.refused.Add(1)
-	case !e.noFanOut && c.f.fan != nil && (e.pub.Retain || c.f.subscriptions() > 0):
-		c.f.fan.offer(c, e)
+// answerEntry appends the answer to e.
+func (c *conn) answerEntry(buf []byte, e *entry, t *tally, ended bool) []byte {
+	t.bytes += e.size
+	if e.message && e.packetID != 0 {
+		t.messages++
 	}
-	e.pub, e.user = Publish{}, nil
+	if e.counted && (e.kind != answerPubrec || e.code >= UnspecifiedError) {
+		t.quota++
+	}
+	switch {
+	case ended || e.kind == answerNone: // nobody to tell
+	case e.withhold || e.code >= UnspecifiedError && c.version < 5 && e.kind < answerPubcomp:
+		t.end = e
+	case e.kind == answerBytes:
+		buf = append(buf, e.pub.Payload...)
+		t.answers++
+	default:
+		user := e.user
+		if c.noProblemInfo {
+			user = nil // [MQTT-3.1.2-29]
+		}
+		buf = appendAck(buf, ackTypes[e.kind], c.version, e.packetID, e.code, user, c.peerPacket)
+		t.acks++
+	}
+	return buf
+}
+
+// ackTypes are the first bytes of the acknowledgements.
+var ackTypes = [...]byte{answerPuback: typePuback << 4, answerPubrec: typePubrec << 4, answerPubcomp: typePubcomp << 4}
+
+// takeMessages appends messages for the client, as many as fit, once answers
+// have been appended.
+func (c *conn) takeMessages(buf []byte, answers int) []byte {
+	if !c.open.Load() {
+		return buf
+	}
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != c {
+		return buf
+	}
+	for range answers {
+		s.out.answered()
+	}
+	n := len(buf)
+	if n >= maxWrite {
+		return buf
+	}
+	if buf = s.out.take(buf, maxWrite-n); len(buf) >= maxWrite {
+		c.writer.Store(writerAgain) // there may be more
+	}
+	return buf
+}
+
+// keepBuffer keeps the write buffer for the next time, unless it is large or
+// the connection idle. Writer.
+func (c *conn) keepBuffer(buf []byte) {
+	switch {
+	case len(buf) == 0 && c.idle(time.Now()), cap(buf) > keepWriteBuffer:
+		c.wbuf = nil
+	default:
+		c.wbuf = buf
+		if cap(buf) > idleWriteBuffer && !c.fat.Load() {
+			c.fat.Store(true)
+		}
+	}
+}
+
+// conclude counts a settled entry, gives its message to local subscribers and
+// forgets what it holds.
+func (c *conn) conclude(e *entry) {
+	refused := e.withhold || e.code >= UnspecifiedError
+	if e.message && refused {
+		if e.withhold {
+			c.f.n.withheld.Add(1)
+		} else {
+			c.f.n.refused.Add(1)
+		}
+		c.f.noteRefused(c, e)
+	}
+	if fan := c.f.fan; fan != nil && (e.released || e.message && e.kind != answerPubrec) {
+		switch taken := !refused && !e.noFanOut; {
+		case taken && (e.retains || fan.wants(&e.pub)):
+			fan.offer(c.id, &e.pub)
+		case e.retains:
+			fan.refuse(&e.pub, e.withhold || e.code < UnspecifiedError)
+		}
+	}
+	e.pub, e.user, e.received = Publish{}, nil, nil
 }
 
 // endUnacknowledged closes the connection at a message that will not be
@@ -222,4 +311,21 @@ func (c *conn) endUnacknowledged(e *entry) {
 		code, text = max(code, UnspecifiedError), "acknowledgement withheld"
 	}
 	c.end(&wireError{code, "unacknowledged", text}, code, text)
+}
+
+// answer queues b, one or more whole packets, behind the acknowledgements that
+// are due. It is sent when changes are durable; when they cannot be, the
+// connection ends. Connection's goroutine.
+func (c *conn) answer(b []byte, changes []Change) *wireError {
+	size := len(b) + entryCost
+	if err := c.admitBytes(size); err != nil {
+		return err
+	}
+	e := c.acks.slot(c)
+	e.kind, e.size, e.pub.Payload = answerBytes, size, b
+	c.acks.push(e)
+	c.f.save(changes, func(err error) {
+		e.settle(Result{Withhold: err != nil})
+	})
+	return nil
 }

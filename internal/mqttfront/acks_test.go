@@ -224,23 +224,23 @@ func TestSettleAfterTheEnd(t *testing.T) {
 }
 
 func TestEncodePuback(t *testing.T) {
-	if got := appendPuback(nil, 4, 0x0102, 0, nil, 0); !bytes.Equal(got, []byte{0x40, 2, 1, 2}) {
+	if got := appendAck(nil, typePuback<<4, 4, 0x0102, 0, nil, 0); !bytes.Equal(got, []byte{0x40, 2, 1, 2}) {
 		t.Errorf("% x", got)
 	}
-	if got := appendPuback(nil, 5, 0x0102, 0x10, nil, 0); !bytes.Equal(got, []byte{0x40, 3, 1, 2, 0x10}) {
+	if got := appendAck(nil, typePuback<<4, 5, 0x0102, 0x10, nil, 0); !bytes.Equal(got, []byte{0x40, 3, 1, 2, 0x10}) {
 		t.Errorf("% x", got)
 	}
 	long := []stream.Property{{Key: "k", Value: strings.Repeat("v", 200)}}
-	got := appendPuback(nil, 5, 1, 0, long, 0)
+	got := appendAck(nil, typePuback<<4, 5, 1, 0, long, 0)
 	first, n, remaining, err := header(got)
 	if err != nil || first != 0x40 || n+remaining != len(got) {
 		t.Fatalf("header of % x: %d %d %v", got[:8], n, remaining, err)
 	}
 	limit := uint32(len(got))
-	if fits := appendPuback(nil, 5, 1, 0, long, limit); len(fits) != len(got) {
+	if fits := appendAck(nil, typePuback<<4, 5, 1, 0, long, limit); len(fits) != len(got) {
 		t.Errorf("properties left out although they fit")
 	}
-	if cut := appendPuback(nil, 5, 1, 0, long, limit-1); len(cut) != 5 {
+	if cut := appendAck(nil, typePuback<<4, 5, 1, 0, long, limit-1); len(cut) != 5 {
 		t.Errorf("% x is larger than the client takes", cut)
 	}
 }

@@ -42,11 +42,12 @@ func TestTopicBytes(t *testing.T) {
 // the room comes back.
 func TestStrangersAreBounded(t *testing.T) {
 	s := start(t, newFake(), Options{})
+	held := func() int64 { _, bytes := s.strangers.count(); return bytes }
 	half := connectPacket(connectOptions{id: "half", user: strings.Repeat("u", 60_000), password: strings.Repeat("p", 60_000)})
 	half = half[:len(half)-1]
 	var all []*raw
-	for s.Stats().ProtocolErrors["strangers"] == 0 {
-		if len(all) > 2*maxStrangers/len(half) {
+	for s.Stats().Limits["stranger_bytes"] == 0 {
+		if len(all) > 2*maxStrangerBytes/len(half) {
 			t.Fatal("no bound")
 		}
 		c := dial(t, s.addr)
@@ -55,17 +56,16 @@ func TestStrangersAreBounded(t *testing.T) {
 		n := int64(len(all))
 		eventually(t, "the connection is there", func() bool { return s.Stats().Accepted == n })
 	}
-	if n := s.strangers.Load(); n > maxStrangers+2*maxConnect {
+	if n := held(); n > maxStrangerBytes+2*maxConnect {
 		t.Errorf("%d bytes of strangers", n)
 	}
 	for _, c := range all {
 		c.Close()
 	}
-	eventually(t, "the room is back", func() bool { return s.strangers.Load() == 0 })
+	eventually(t, "the room is back", func() bool { return held() == 0 })
 	c := dial(t, s.addr)
 	if code, _ := c.connect(connectOptions{id: "a", user: strings.Repeat("u", 60_000)}); code != 0 {
 		t.Errorf("CONNACK 0x%02x", code)
 	}
-	// The CONNACK may be here before its connection reads on.
-	eventually(t, "one that is let in is no stranger", func() bool { return s.strangers.Load() == 0 })
+	eventually(t, "one that is let in is no stranger", func() bool { return held() == 0 })
 }

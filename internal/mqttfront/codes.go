@@ -21,6 +21,8 @@ const (
 	SessionTakenOver            byte = 0x8E
 	TopicFilterInvalid          byte = 0x8F
 	TopicNameInvalid            byte = 0x90
+	PacketIdentifierInUse       byte = 0x91
+	PacketIdentifierNotFound    byte = 0x92
 	ReceiveMaximumExceeded      byte = 0x93
 	TopicAliasInvalid           byte = 0x94
 	PacketTooLarge              byte = 0x95

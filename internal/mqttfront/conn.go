@@ -10,28 +10,24 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 const (
 	readBufferMin   = 2 << 10
 	readBufferMax   = 32 << 10 // grown to when a read fills what is there
 	keepWriteBuffer = 32 << 10
-	slowOut         = 64 << 10 // unwritten bytes at which a subscriber gets no more
+	idleWriteBuffer = 4 << 10
+	maxOut          = 64 << 10 // answers that the client does not read
 	byeTimeout      = 2 * time.Second
-	lingerTimeout   = time.Second
+	lingerTimeout   = 3 * time.Second
 	lingerBytes     = 1 << 20
-	maxStrangers    = 8 << 20 // bytes of large CONNECTs at the same time
 )
 
-// errEnded is what mochi gets to see when a connection has ended.
+// errEnded is the reason of a connection that ended without another.
 var errEnded = errors.New("connection has ended")
 
-// conn is a connection, and the door through which mochi sees it: Read hands
-// out the packets that are mochi's, Write puts into the queue of the one
-// writer, Close ends the connection without waiting. Deadlines are kept here;
-// those that mochi sets are ignored.
+// conn is a connection: one goroutine reads and handles packets, one writer,
+// started on demand, writes.
 type conn struct {
 	net.Conn // the socket or its TLS layer
 	f        *Front
@@ -39,177 +35,181 @@ type conn struct {
 	// open is set once the client is let in. What follows it is written by the
 	// connection's goroutine before that and constant afterwards.
 	open           atomic.Bool
-	cl             *mqtt.Client
 	id             string
 	version        byte
 	keepAlive      time.Duration
-	session        Session
+	session        Session  // the Handler's
+	s              *session // MQTT's
 	welcome        Welcome
 	receiveMaximum int // MQTT 5: of the client's PUBLISHes
 	maxMessages    int
 	maxBytes       int64
 	peerPacket     uint32 // the client's Maximum Packet Size
 	noProblemInfo  bool
-	will           *will
-	stripe         *sync.Mutex // held by the connection's goroutine
-	successor      int         // guarded by the stripe of id
+	askedExpiry    uint32 // session expiry interval of CONNECT
+	ticket         uint64 // later connections have higher ones
 
-	reader  reader // connection's goroutine
-	strange int64  // likewise: see strangerBytes
+	will    *will // connection's goroutine
+	claimed bool  // likewise: it owns the seat of its client id
+	calling bool  // likewise: inside the Handler
+
+	reader reader // connection's goroutine
+	hall   hall   // its place among the strangers
 
 	acks   ackQueue
 	writer atomic.Uint32
 	wbuf   []byte // writer
 
-	messages atomic.Int64  // QoS 1, in flight
+	messages atomic.Int64  // QoS 1 and 2, given to the Session and not acknowledged
+	quota    atomic.Int64  // of Receive Maximum, used
 	bytes    atomic.Int64  // in flight
 	room     chan struct{} // a token when a stalled reader may look again
 
-	draining  atomic.Bool // the reader waits for out to be written
+	lastRead atomic.Int64 // since Front.began; when the client was heard last
+	fat      atomic.Bool  // buffers have grown
+	trim     atomic.Bool  // they shall shrink: nothing happens
+
 	outMu     sync.Mutex
 	out       []byte // not yet written; guarded by outMu
 	outClosed bool   // guarded by outMu
 	outTaken  bool   // writer: the last of out is taken
 	wroteAll  chan struct{}
 
-	endOnce   sync.Once
-	ending    atomic.Bool
-	reason    error // why; written in endOnce, read after gone is closed
-	lost      bool  // the other side is not there to linger for; likewise
-	gone      chan struct{}
-	clean     atomic.Bool    // the client said DISCONNECT without will
-	calling   bool           // connection's goroutine: inside the Handler
-	fan       *mqtt.Client   // fan-out goroutine: sends in the name of this client
-	subscribe subscribeState // connection's goroutine
+	endOnce sync.Once
+	ending  atomic.Bool
+	reason  error // why; written in endOnce, read after gone is closed
+	lost    bool  // the other side is not there to linger for; likewise
+	gone    chan struct{}
+	left    chan struct{} // closed when the seat is free for another connection
+	clean   bool          // connection's goroutine: DISCONNECT without will
+
 }
 
 func newConn(f *Front, raw net.Conn) *conn {
 	return &conn{
 		Conn: raw, f: f,
-		room: make(chan struct{}, 1), gone: make(chan struct{}), wroteAll: make(chan struct{}),
+		room: make(chan struct{}, 1), gone: make(chan struct{}), wroteAll: make(chan struct{}), left: make(chan struct{}),
 	}
 }
 
-// Read gives mochi whole packets that are its own, and handles all others.
-func (c *conn) Read(p []byte) (int, error) {
-	for {
-		if n := c.reader.pass(p); n > 0 {
-			return n, nil
-		}
-		if c.ending.Load() {
-			return 0, errEnded
-		}
-		if err := c.handlePackets(); err != nil {
-			return 0, c.protocolError(err)
-		}
-		if c.reader.passing > 0 {
-			continue
-		}
-		if err := c.fill(); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// fill reads from the socket.
+// fill reads from the socket. An error has ended the connection.
 func (c *conn) fill() error {
-	space := c.reader.space(int(max(c.f.o.MaxPacketSize, maxConnect)) + 5)
+	space := c.reader.space(c.maxPacket() + 5)
+	if err := c.accountBuffer(); err != nil {
+		return c.protocolError(err)
+	}
 	if c.open.Load() {
 		c.extendReadDeadline()
-	} else if err := c.strangerBytes(int64(len(c.reader.buf))); err != nil {
-		return c.protocolError(err)
 	}
 	n, err := c.Conn.Read(space)
 	c.reader.filled(n, len(space))
-	if n > 0 {
+	if n > 0 || err == nil {
 		return nil
 	}
 	switch {
-	case err == nil:
-		return nil
 	case c.ending.Load():
 		return errEnded
 	case c.f.stopping.Load():
 		c.drain()
 		c.end(errShutdown, ServerShuttingDown, "server is shutting down")
 		return errEnded
-	case errors.Is(err, os.ErrDeadlineExceeded) && c.open.Load():
-		c.f.n.protocol("keep_alive")
-		c.end(fmt.Errorf("no packet for 1.5 times the keep alive: %w", err), KeepAliveTimeout, "keep alive timeout") // [MQTT-3.1.2-22]
-		return errEnded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.timedOut(err)
 	}
 	c.endLost(err)
 	return err
 }
 
-// strangerBytes accounts for the read buffer of a connection that is not let in
-// yet, beyond what every one may have.
-func (c *conn) strangerBytes(size int64) *wireError {
-	size = max(0, size-readBufferMax)
-	total := c.f.strangers.Add(size - c.strange)
-	grown := size > c.strange
-	c.strange = size
-	if grown && total > maxStrangers {
-		return &wireError{ServerBusy, "strangers", "too many large CONNECTs at once"}
+// timedOut is what follows when the read deadline has passed.
+func (c *conn) timedOut(err error) error {
+	switch {
+	case !c.open.Load():
+		c.f.n.limit(limitConnectTime)
+		c.f.n.protocol("connect_timeout")
+		c.endLost(fmt.Errorf("no CONNECT in %v: %w", c.f.o.ConnectTimeout, err))
+		return errEnded
+	case c.trim.Swap(false):
+		c.reader.trim()
+		c.setReadDeadline(c.f.began.Add(time.Duration(c.lastRead.Load())))
+		c.reader.trimmed = true
+		return nil
+	case c.keepAlive == 0:
+		c.setReadDeadline(time.Now()) // woken for nothing
+		return nil
 	}
-	return nil
+	c.f.n.limit(limitKeepAlive)
+	c.f.n.protocol("keep_alive")
+	c.end(fmt.Errorf("no packet for 1.5 times the keep alive: %w", err), KeepAliveTimeout, "keep alive timeout") // [MQTT-3.1.2-22]
+	return errEnded
 }
 
 // extendReadDeadline gives the client at least 1.5 keep alives; not at each
 // read, since setting it costs more than reading a clock.
 func (c *conn) extendReadDeadline() {
+	r := &c.reader
+	if r.trimmed { // nothing was read since the deadline was set
+		r.trimmed = false
+		return
+	}
 	now := time.Now()
-	if r := &c.reader; c.keepAlive > 0 && now.After(r.deadlineFrom.Add(c.keepAlive/16)) {
-		_ = c.Conn.SetReadDeadline(now.Add(c.keepAlive + c.keepAlive/2 + c.keepAlive/16)) // [MQTT-3.1.2-22]
-		r.deadlineFrom = now
-		if c.ending.Load() || c.f.stopping.Load() {
-			c.wake() // whoever set that before may have woken us too early
-		}
+	c.lastRead.Store(int64(now.Sub(c.f.began)))
+	if c.keepAlive > 0 && now.After(r.deadlineFrom.Add(c.keepAlive/16)) {
+		c.setReadDeadline(now)
 	}
 }
 
-// Write queues p, which is one or more whole packets, for the writer.
-func (c *conn) Write(p []byte) (int, error) {
+// setReadDeadline sets the deadline of a client that was heard at from.
+func (c *conn) setReadDeadline(from time.Time) {
+	c.reader.deadlineFrom = from
+	until := time.Time{}
+	if c.keepAlive > 0 {
+		until = from.Add(c.keepAlive + c.keepAlive/2 + c.keepAlive/16) // [MQTT-3.1.2-22]
+	}
+	_ = c.Conn.SetReadDeadline(until)
+	if c.ending.Load() || c.f.stopping.Load() {
+		c.wake() // whoever set that before may have woken us too early
+	}
+}
+
+// wake ends a read that waits.
+func (c *conn) wake() { _ = c.Conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// send queues p, which is one or more whole packets, for the writer. They
+// follow the acknowledgements that are ready, and precede messages.
+func (c *conn) send(p []byte) {
 	c.outMu.Lock()
 	if c.outClosed {
 		c.outMu.Unlock()
-		return 0, errEnded
+		return
 	}
-	if len(c.out)+len(p) > slowOut+int(c.f.o.MaxPacketSize)+maxConnect {
+	if len(c.out)+len(p) > maxOut+maxConnect {
 		c.outMu.Unlock()
+		c.f.n.limit(limitWriteQueue)
 		c.f.n.protocol("slow_reader")
-		c.endLost(errors.New("client does not read what it asked for"))
-		return 0, errEnded
+		c.endLost(errors.New("client does not read the answers to its packets"))
+		return
 	}
 	c.out = append(c.out, p...)
 	c.outMu.Unlock()
 	c.kick()
-	return len(p), nil
 }
 
 // takeOut appends to buf what is to be written; last says that nothing more
-// will come.
-func (c *conn) takeOut(buf []byte) (_ []byte, last bool) {
+// will come, done that it has been taken before.
+func (c *conn) takeOut(buf []byte) (_ []byte, last, done bool) {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
 	buf = append(buf, c.out...)
-	if c.out = c.out[:0]; cap(c.out) > 4<<10 {
+	if c.out = c.out[:0]; cap(c.out) > 1<<10 {
 		c.out = nil
 	}
 	last = c.outClosed && !c.outTaken
 	c.outTaken = c.outClosed
-	return buf, last
+	return buf, last, c.outClosed
 }
 
-// outPending is the number of bytes that wait to be written.
-func (c *conn) outPending() int {
-	c.outMu.Lock()
-	defer c.outMu.Unlock()
-	return len(c.out)
-}
-
-// writeAcks writes buf, which holds acks acknowledgements. Writer only.
-func (c *conn) writeAcks(buf []byte, acks int) {
+// write writes buf, which holds acks acknowledgements. Writer only.
+func (c *conn) write(buf []byte, acks int) {
 	timeout := c.f.o.WriteTimeout
 	if c.ending.Load() {
 		if c.lost {
@@ -221,6 +221,9 @@ func (c *conn) writeAcks(buf []byte, acks int) {
 	if _, err := c.Conn.Write(buf); err != nil {
 		if acks > 0 {
 			c.f.n.ackFailures.Add(1)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !c.ending.Load() {
+			c.f.n.limit(limitWriteTime)
 		}
 		c.endLost(fmt.Errorf("write to client: %w", err))
 		return
@@ -237,7 +240,7 @@ func (c *conn) flushed() { close(c.wroteAll) }
 // end ends the connection; the first call decides why. An MQTT 5 client that
 // is let in is told code and reason. It never blocks.
 func (c *conn) end(reason error, code byte, text string) {
-	c.finishOut(reason, false, func() []byte {
+	c.finish(reason, false, func() []byte {
 		if c.version < 5 || !c.open.Load() {
 			return nil
 		}
@@ -246,24 +249,13 @@ func (c *conn) end(reason error, code byte, text string) {
 }
 
 // endLost ends a connection whose other side is not there any more.
-func (c *conn) endLost(reason error) { c.finishOut(reason, true, nil) }
+func (c *conn) endLost(reason error) { c.finish(reason, true, nil) }
 
-// Close is mochi's end: what it wrote before is still written.
-func (c *conn) Close() error {
-	reason := errEnded
-	if c.clean.Load() {
-		reason = errClientLeft
-	}
-	if c.finishOut(reason, false, nil) && reason == errEnded && c.open.Load() {
-		c.f.n.protocol("engine") // mochi found a fault
-	}
-	return nil
-}
+// endQuietly ends a connection that has been told all there is to say.
+func (c *conn) endQuietly(reason error) { c.finish(reason, false, nil) }
 
-// finishOut reports whether it was the first.
-func (c *conn) finishOut(reason error, lost bool, bye func() []byte) (first bool) {
+func (c *conn) finish(reason error, lost bool, bye func() []byte) {
 	c.endOnce.Do(func() {
-		first = true
 		c.reason, c.lost = reason, lost
 		c.ending.Store(true)
 		c.outMu.Lock()
@@ -275,13 +267,12 @@ func (c *conn) finishOut(reason error, lost bool, bye func() []byte) (first bool
 		if lost {
 			_ = c.Conn.SetDeadline(time.Unix(1, 0))
 		} else {
-			_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wake the reader
+			c.wake()
 			_ = c.Conn.SetWriteDeadline(time.Now().Add(byeTimeout))
 		}
 		close(c.gone)
 		c.kick()
 	})
-	return first
 }
 
 // shut closes the socket, once the other side has had the time to read what
@@ -293,7 +284,7 @@ func (c *conn) shut() {
 	if ok && !c.lost && half.CloseWrite() == nil {
 		timeout := lingerTimeout
 		if c.f.stopping.Load() {
-			timeout /= 4
+			timeout /= 12
 		}
 		_ = c.Conn.SetReadDeadline(time.Now().Add(timeout))
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
@@ -303,24 +294,32 @@ func (c *conn) shut() {
 
 // tlsState is nil for a plain connection.
 func (c *conn) tlsState() *tls.ConnectionState {
-	t, ok := c.Conn.(*tls.Conn)
+	t, ok := c.Conn.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
 		return nil
 	}
 	s := t.ConnectionState()
+	if !s.HandshakeComplete {
+		return nil // a WebSocket without TLS has the method too
+	}
 	return &s
 }
 
-// SetDeadline and its kin do nothing: see conn.
-func (c *conn) SetDeadline(time.Time) error      { return nil }
-func (c *conn) SetReadDeadline(time.Time) error  { return nil }
-func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+// transport is what carries the connection, for logs.
+func (c *conn) transport() string {
+	if t, ok := c.Conn.(interface{ Transport() string }); ok {
+		return t.Transport()
+	}
+	if _, ok := c.Conn.(*tls.Conn); ok {
+		return "tls"
+	}
+	return "tcp"
+}
 
-// subscribeState is what a SUBSCRIBE under way needs to remember. But for
-// deciding it belongs to the connection's goroutine.
-type subscribeState struct {
-	deciding        atomic.Bool // mochi asks about filters, not deliveries
-	codes           []byte      // of the filters: Success, or why not
-	retained        retainedWork
-	clientID, ownID uint16 // packet identifier: the client's, and what mochi sees
+// maxPacket is the largest packet that may come now.
+func (c *conn) maxPacket() int {
+	if !c.open.Load() {
+		return maxConnect
+	}
+	return max(int(c.f.o.MaxPacketSize), maxControl)
 }

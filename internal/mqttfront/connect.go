@@ -3,68 +3,140 @@ package mqttfront
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-// admit asks the Handler whether the client may come in. It runs in mochi's
-// OnConnectAuthenticate, on the connection's goroutine; when it says no it has
-// answered already.
-func (c *conn) admit(cl *mqtt.Client, pk packets.Packet) bool {
-	c.cl, c.id, c.version = cl, cl.ID, cl.Properties.ProtocolVersion
-	c.keepAlive = time.Duration(cl.State.Keepalive) * time.Second
-	props := &cl.Properties.Props
-	c.peerPacket = props.MaximumPacketSize
-	c.noProblemInfo = props.RequestProblemInfoFlag && props.RequestProblemInfo == 0
-	peer := c.peer(pk)
-	if props.AuthenticationMethod != "" {
-		c.refuse(&Refusal{Code: BadAuthenticationMethod, Reason: "enhanced authentication is not supported"}) // [MQTT-4.12.0-1]
+// greet reads CONNECT and lets the client in, or refuses it. It reports whether
+// the client is in.
+func (c *conn) greet() bool {
+	body, ok := c.readConnect()
+	if !ok {
 		return false
 	}
-	session, welcome, err := c.ask(peer)
+	c.f.strangers.spoke(c)
+	h, err := decodeConnect(body)
+	c.version = h.version
+	if err == nil {
+		err = c.checkHello(&h)
+	}
 	if err != nil {
-		c.refuse(err)
+		c.refuseHello(&h, err)
+		return false
+	}
+	peer := c.peer(&h)
+	if refusal := c.checkWill(&h); refusal != nil {
+		c.refuse(refusal)
+		return false
+	}
+	if c.f.n.clients.Load() >= int64(c.f.o.MaxClients) && !c.f.connected(c.id) {
+		c.refuse(c.f.tooManyClients())
+		return false
+	}
+	session, welcome, failed := c.ask(peer)
+	if failed != nil {
+		c.refuse(failed)
 		return false
 	}
 	c.session, c.welcome = session, welcome
-	c.will = takeWill(peer.Will, pk)
-	// The will is ours alone: mochi would give it to subscribers before anybody
-	// settled it, and forgets it when a takeover meets it between two reads.
-	cl.Properties.Will = mqtt.Will{}
-	// Without aliases towards the client: mochi believes an alias to be known
-	// also when it dropped the message that brought it, and resends messages
-	// without topic after the connection that knew the alias has ended.
-	cl.Properties.Props.TopicAliasMaximum = 0
-	c.bound(welcome)
+	if failed = c.establish(&h, peer); failed != nil {
+		c.refuse(failed)
+		return false
+	}
 	return true
 }
 
-func (c *conn) peer(pk packets.Packet) *Peer {
+// readConnect reads until CONNECT is whole.
+func (c *conn) readConnect() (body []byte, ok bool) {
+	for {
+		if c.fill() != nil {
+			return nil, false
+		}
+		first, body, err := c.nextPacket()
+		if err == nil && body != nil && first&15 != 0 {
+			err = malformed("fixed header has wrong flags") // [MQTT-2.1.3-1]
+		}
+		if err != nil {
+			_ = c.protocolError(err)
+			return nil, false
+		}
+		if body != nil {
+			return body, true
+		}
+	}
+}
+
+// checkHello refuses what no Handler is asked about.
+func (c *conn) checkHello(h *hello) *wireError {
+	c.peerPacket, c.noProblemInfo = h.maxPacket, h.noProblemInfo
+	c.askedExpiry = h.sessionExpiry
+	c.id = h.id
+	switch {
+	case h.version < c.f.o.MinVersion:
+		return &wireError{UnsupportedProtocolVersion, "version", fmt.Sprintf("protocol level %d is not spoken here", h.version)}
+	case h.enhancedAuth:
+		return &wireError{BadAuthenticationMethod, "auth", "enhanced authentication is not supported"} // [MQTT-4.12.0-1]
+	case h.id == "" && (h.version == 3 || h.version == 4 && !h.clean):
+		return &wireError{ClientIDNotValid, "client_id", "a session that is to be kept needs a client id"} // [MQTT-3.1.3-8] of 3.1.1
+	}
+	if c.id == "" {
+		c.id = "auto-" + newKey() + newKey() // [MQTT-3.1.3-6]
+	}
+	return nil
+}
+
+// refuseHello answers a CONNECT that breaks the protocol. Before MQTT 5 that is
+// mostly silence. [MQTT-3.1.4-1]
+func (c *conn) refuseHello(h *hello, err *wireError) {
+	c.f.n.protocol(err.kind)
+	if h.version < 5 && err.code != UnsupportedProtocolVersion && err.code != ClientIDNotValid {
+		c.f.n.refusal(err.code)
+		c.f.note(c, err.kind, "client refused", "error", err.text)
+		c.endQuietly(err)
+		return
+	}
+	c.refuse(&Refusal{Code: err.code, Reason: err.text})
+}
+
+// checkWill refuses a will that could never be published.
+func (c *conn) checkWill(h *hello) *Refusal {
+	w := h.will
+	if w == nil {
+		return nil
+	}
+	if err := checkTopic([]byte(w.Topic)); err != nil || w.Topic == "" || reservedTopic(w.Topic) {
+		return &Refusal{Code: TopicNameInvalid, Reason: "the will's topic is not for clients"}
+	}
+	switch {
+	case w.QoS > c.f.o.MaxQoS:
+		return &Refusal{Code: QoSNotSupported, Reason: "will with QoS 2, which is not spoken here"} // [MQTT-3.2.2-12]
+	case w.Retain && c.f.fan == nil:
+		return &Refusal{Code: RetainNotSupported, Reason: "retained messages are not kept here"} // [MQTT-3.2.2-13]
+	}
+	return nil
+}
+
+func (f *Front) tooManyClients() *Refusal {
+	f.n.limit(limitClients)
+	return &Refusal{Code: ServerBusy, Reason: fmt.Sprintf("%d clients are connected, which is the limit", f.o.MaxClients)}
+}
+
+func (c *conn) peer(h *hello) *Peer {
 	p := &Peer{
-		ClientID: c.id, Assigned: pk.Connect.ClientIdentifier == "", Username: string(pk.Connect.Username), Password: pk.Connect.Password,
-		Version: c.version, CleanStart: pk.Connect.Clean, KeepAlive: pk.Connect.Keepalive,
-		User: fromUser(pk.Properties.User), Remote: c.RemoteAddr(), TLS: c.tlsState(),
+		ClientID: c.id, Assigned: h.id == "", Username: h.username, Password: h.password,
+		Version: c.version, CleanStart: h.clean, KeepAlive: h.keepAlive,
+		User: h.user, Will: h.will, Remote: c.RemoteAddr(), TLS: c.tlsState(), Transport: c.transport(),
 	}
 	p.Disconnect = func(code byte, reason string) {
 		c.end(&disconnected{code, reason}, code, reason)
-	}
-	if pk.Connect.WillFlag {
-		p.Will = willOf(pk)
 	}
 	return p
 }
 
 // ask calls the Handler with a context that ends with the connection.
 func (c *conn) ask(p *Peer) (Session, Welcome, error) {
-	if p.Will != nil {
-		if err := checkTopic([]byte(p.Will.Topic)); err != nil || p.Will.Topic[0] == '$' {
-			return nil, Welcome{}, &Refusal{Code: TopicNameInvalid, Reason: "the will's topic is not for clients"}
-		}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.f.o.ConnectTimeout)
 	watched := make(chan struct{})
 	go func() {
@@ -81,6 +153,122 @@ func (c *conn) ask(p *Peer) (Session, Welcome, error) {
 	cancel()
 	<-watched
 	return session, welcome, err
+}
+
+// establish finds or makes the session of a client that the Handler has let in,
+// and says so.
+func (c *conn) establish(h *hello, peer *Peer) error {
+	c.ticket = c.f.seats.tickets.Add(1)
+	switch err := c.claim(); {
+	case errors.Is(err, errTakenOver):
+		return &Refusal{Code: ServerBusy, Reason: "another connection of the client came later"}
+	case errors.Is(err, errSlowLeave):
+		return &Refusal{Code: ServerBusy, Reason: err.Error()}
+	case err != nil:
+		return err
+	}
+	if c.f.n.clients.Add(1) > int64(c.f.o.MaxClients) {
+		c.f.n.clients.Add(-1)
+		return c.f.tooManyClients()
+	}
+	present, bounded, err := c.takeSession(h, peer)
+	if err != nil {
+		c.f.n.clients.Add(-1)
+		return err
+	}
+	c.bound(c.welcome)
+	serverKeepAlive := c.boundKeepAlive(h.keepAlive)
+	ack := c.connack(h, present, bounded, serverKeepAlive)
+	c.f.strangers.leave(c)
+	c.reader.accounted = 0
+	c.writeConnack(ack)
+	c.s.mu.Lock()
+	c.s.conn = c
+	c.open.Store(true)
+	c.s.out.resume(c.version, int(h.receiveMaximum), h.maxPacket, h.aliases)
+	c.s.mu.Unlock()
+	c.kick()
+	c.f.n.connects.Add(1)
+	c.setReadDeadline(time.Now())
+	return nil
+}
+
+// writeConnack writes the first packet to a client, which nothing may overtake:
+// there is no writer yet. [MQTT-3.2.0-1]
+func (c *conn) writeConnack(ack []byte) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.f.o.WriteTimeout))
+	if c.ending.Load() {
+		return
+	}
+	if _, err := c.Conn.Write(ack); err != nil {
+		c.endLost(fmt.Errorf("write to client: %w", err))
+	}
+}
+
+// takeSession puts a session on the seat of c, and makes durable what of it
+// must be before CONNACK.
+func (c *conn) takeSession(h *hello, peer *Peer) (present, bounded bool, err error) {
+	expiry := c.askedSessionExpiry(h)
+	bounded = c.version >= 5 && expiry != time.Duration(h.sessionExpiry)*time.Second
+	s := c.sitting()
+	if s != nil && h.clean { // [MQTT-3.1.2-4]
+		c.sit(nil)
+		s.end()
+		s = nil
+	}
+	var changes []Change
+	present = s != nil
+	if !present {
+		if expiry > 0 && !c.f.roomForSession() {
+			return false, false, &Refusal{Code: QuotaExceeded, Reason: fmt.Sprintf("%d sessions are kept, which is the limit", c.f.o.MaxSessions)}
+		}
+		s = c.f.newSession(c.id, expiry)
+	}
+	if s.stored && (!present || s.expiresAfter() != expiry) {
+		changes = append(changes, s.storedAs(expiry))
+	}
+	c.f.wills.returned(c.id, false)
+	c.will = c.takeWill(h, peer, s)
+	if c.will != nil && c.f.o.Store != nil {
+		changes = append(changes, c.will.storedAs(c.id))
+	}
+	if err := c.saveNow(changes); err != nil {
+		c.will = nil
+		if !present {
+			s.end()
+		}
+		return false, false, fmt.Errorf("store the session: %w", err)
+	}
+	s.mu.Lock()
+	s.expiry = expiry
+	s.mu.Unlock()
+	c.s = s
+	c.sit(s)
+	return present, bounded, nil
+}
+
+// askedSessionExpiry is the expiry that the client gets.
+func (c *conn) askedSessionExpiry(h *hello) time.Duration {
+	if c.version >= 5 {
+		return c.f.boundExpiry(h.sessionExpiry)
+	}
+	if h.clean {
+		return 0 // [MQTT-3.1.2-6] of 3.1.1
+	}
+	return c.f.o.MaxSessionExpiry
+}
+
+// boundKeepAlive sets the keep alive, and returns the one that the client has
+// to be told of, 0: its own. A client before MQTT 5 cannot be told.
+func (c *conn) boundKeepAlive(asked uint16) uint16 {
+	c.keepAlive = time.Duration(asked) * time.Second
+	most := c.f.o.MaxKeepAlive
+	if most <= 0 || c.keepAlive <= most || c.version < 5 {
+		return 0
+	}
+	c.f.n.limit(limitKeepAlive)
+	c.keepAlive = max(most.Truncate(time.Second), time.Second)
+	return uint16(c.keepAlive / time.Second)
 }
 
 // bound sets the limits of an admitted client.
@@ -101,126 +289,47 @@ func (c *conn) bound(w Welcome) {
 	}
 }
 
-// refuse answers CONNECT in the words of the client's version. mochi's own
-// answer, which would follow, finds the connection closed.
+// connack makes the CONNACK of a client that is let in.
+func (c *conn) connack(h *hello, present, bounded bool, keepAlive uint16) []byte {
+	a := connack{version: c.version, present: present, limit: c.peerPacket}
+	if c.version >= 5 {
+		w := &c.welcome
+		a.receiveMaximum, a.maxPacket, a.topicAliases = w.ReceiveMaximum, w.MaximumPacketSize, maxAliases
+		a.noQoS2, a.noRetain = c.f.o.MaxQoS < 2, c.f.fan == nil
+		a.keepAlive, a.user = keepAlive, w.User
+		if h.id == "" {
+			a.assignedID = c.id // [MQTT-3.1.3-7]
+		}
+		if bounded {
+			a.hasExpiry, a.expiry = true, uint32(c.s.expiresAfter()/time.Second)
+		}
+	}
+	return a.append(nil)
+}
+
+// refuse answers CONNECT in the words of the client's version, and ends the
+// connection.
 func (c *conn) refuse(err error) {
 	var r *Refusal
 	if !errors.As(err, &r) {
-		c.f.log.Error("client not admitted", "client", c.id, "remote", c.RemoteAddr().String(), "error", err)
+		c.f.note(c, "unavailable", "client not admitted", "error", err)
 		r = &Refusal{Code: ServerUnavailable, Reason: "server unavailable"}
 	} else {
-		c.f.log.Info("client refused", "client", c.id, "remote", c.RemoteAddr().String(), "code", r.Code, "reason", r.Reason)
+		c.f.note(c, fmt.Sprint("refused", r.Code), "client refused", "code", fmt.Sprintf("0x%02x", r.Code), "reason", r.Reason)
 	}
 	c.f.n.refusal(r.Code)
-	_ = c.cl.WritePacket(packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Connack},
-		ReasonCode:  r.Code,
-		Properties:  packets.Properties{ReasonString: r.Reason, ServerReference: r.ServerReference, User: toUser(r.User)},
-	})
-	c.cl.Stop(r)
+	a := connack{version: c.version, code: r.Code, limit: c.peerPacket, reason: r.Reason, serverReference: r.ServerReference, user: r.User}
+	c.send(a.append(nil))
+	c.endQuietly(r)
 }
 
-// connack completes a CONNACK that mochi is about to encode.
-func (c *conn) connack(cl *mqtt.Client, pk packets.Packet) packets.Packet {
-	version := c.version
-	if c.cl == nil { // refused by mochi before the Handler was asked
-		version = pk.ProtocolVersion
-		if version < 5 && cl.Properties.Props.AssignedClientID != "" && !cl.Properties.Clean {
-			pk.ReasonCode = ClientIDNotValid // [MQTT-3.1.3-8] of 3.1.1
-		}
-		c.f.n.refusal(pk.ReasonCode)
-	}
-	if version < 3 || version > 5 {
-		pk.ReasonCode = 1 // [MQTT-3.1.2-2], in a form that every version has
-		return pk
-	}
-	if version < 5 {
-		pk.ReasonCode = connackV3(pk.ReasonCode)
-		return pk
-	}
-	if pk.ReasonCode >= UnspecifiedError {
-		pk.Properties.ReceiveMaximum = 0
-		return pk
-	}
-	p := &pk.Properties
-	p.ReceiveMaximum = c.welcome.ReceiveMaximum
-	p.MaximumPacketSize = c.welcome.MaximumPacketSize
-	p.TopicAliasMaximum = maxAliases
-	p.MaximumQos, p.MaximumQosFlag = 1, true
-	if !c.f.o.FanOut {
-		p.RetainAvailable, p.RetainAvailableFlag = 0, true
-	}
-	p.User = toUser(c.welcome.User)
-	return pk
-}
-
-// establish makes way for the new connection of a client: it ends an older one
-// without waiting for it. Until settleIn, no other connection of that client
-// comes or goes.
-func (c *conn) establish(cl *mqtt.Client, clean bool) {
-	c.lockStripe()
-	cl.State.Inflight.ResetSendQuota(0) // see settleIn
-	if old, ok := c.f.engine.Clients.Get(cl.ID); ok {
-		c.succeed(old, clean)
-	}
-	c.f.wills.returned(cl.ID, clean)
-}
-
-// The successors of a connection.
-const (
-	successorNone    = iota
-	successorResumed // a connection that resumed the session
-	successorClean   // one that began a new session
-)
-
-// succeed ends the connection of old, if it lives, and tells it what became of
-// its session.
-func (c *conn) succeed(old *mqtt.Client, clean bool) {
-	oc, ok := old.Net.Conn.(*conn)
-	if !ok {
-		return
-	}
-	oc.successor = successorResumed
-	if clean {
-		oc.successor = successorClean
-	}
-	c.dropTooLarge(old)
-	if !oc.ending.Load() {
-		c.f.n.takeOvers.Add(1)
-		oc.end(errTakenOver, SessionTakenOver, "session taken over")
-		old.Stop(packets.ErrSessionTakenOver)
-	}
-}
-
-// settleIn opens the door for PUBLISHes.
-func (c *conn) settleIn(cl *mqtt.Client) {
-	// mochi's own send window may dead-lock (Inflight.NextImmediate takes its
-	// read lock twice); without quota it never looks. deliverable bounds it.
-	cl.State.Inflight.ResetSendQuota(0)
-	c.unlockStripe()
-	_ = c.strangerBytes(0)
-	_ = c.Conn.SetReadDeadline(time.Time{})
-	c.open.Store(true)
-	c.f.n.clients.Add(1)
-	c.f.n.connects.Add(1)
-	if c.f.stopping.Load() {
-		c.wake()
-	}
-}
-
-// wake ends a read that waits.
-func (c *conn) wake() { _ = c.Conn.SetReadDeadline(time.Unix(1, 0)) }
-
-func (c *conn) lockStripe() {
-	c.stripe = c.f.stripeOf(c.id)
-	c.stripe.Lock()
-}
-
-func (c *conn) unlockStripe() {
-	if c.stripe != nil {
-		c.stripe.Unlock()
-		c.stripe = nil
-	}
+// connected reports whether a connection owns the seat of a client id.
+func (f *Front) connected(id string) bool {
+	t := &f.seats
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.m[id]
+	return at != nil && at.owner != nil
 }
 
 // disconnected is the reason of a connection that Peer.Disconnect ended.
@@ -231,24 +340,103 @@ type disconnected struct {
 
 func (d *disconnected) Error() string { return "disconnected by the server: " + d.reason }
 
-var (
-	errTakenOver  = errors.New("another connection of the client took over")
-	errShutdown   = errors.New("server is shutting down")
-	errClientLeft = errors.New("client disconnected")
+// connack is a CONNACK. Before MQTT 5 only its first line is said.
+type connack struct {
+	version, code   byte
+	present         bool
+	limit           uint32 // of the packet; 0: none
+	hasExpiry       bool
+	expiry          uint32
+	receiveMaximum  uint16
+	maxPacket       uint32
+	topicAliases    uint16
+	noQoS2          bool
+	noRetain        bool
+	assignedID      string
+	keepAlive       uint16
+	serverReference string
+	reason          string
+	user            []stream.Property
+}
+
+// append appends the packet; nothing when it can never fit.
+func (a *connack) append(dst []byte) []byte {
+	if a.version < 5 {
+		var present byte
+		if a.present && a.code == Success && a.version == 4 {
+			present = 1 // [MQTT-3.2.2-2] of 3.1.1; MQTT 3.1 does not know it
+		}
+		return append(dst, typeConnack<<4, 2, present, connackV3(a.code))
+	}
+	need := a.needed(nil)
+	props := need
+	if a.reason != "" {
+		props = appendString(append(props[:len(props):len(props)], propReasonString), a.reason[:min(len(a.reason), 1024)])
+	}
+	props = appendUser(props[:len(props):len(props)], a.user)
+	if !a.fits(len(props)) {
+		props = need // [MQTT-3.2.2-19,20]
+	}
+	if !a.fits(len(props)) {
+		return dst // [MQTT-3.1.2-24]
+	}
+	dst = appendVarint(append(dst, typeConnack<<4), 2+varintSize(len(props))+len(props))
+	var present byte
+	if a.present && a.code == Success {
+		present = 1 // [MQTT-3.2.2-6]
+	}
+	dst = appendVarint(append(dst, present, a.code), len(props))
+	return append(dst, props...)
+}
+
+func (a *connack) fits(props int) bool {
+	remaining := 2 + varintSize(props) + props
+	return a.limit == 0 || 1+varintSize(remaining)+remaining <= int(a.limit)
+}
+
+// needed appends the properties that must not be left out.
+func (a *connack) needed(dst []byte) []byte {
+	number := func(id byte, v uint32, size int) {
+		dst = append(dst, id)
+		for i := size - 1; i >= 0; i-- {
+			dst = append(dst, byte(v>>(8*i)))
+		}
+	}
+	if a.hasExpiry {
+		number(propSessionExpiry, a.expiry, 4)
+	}
+	if a.receiveMaximum > 0 {
+		number(propReceiveMaximum, uint32(a.receiveMaximum), 2)
+	}
+	if a.noQoS2 {
+		number(propMaximumQoS, 1, 1) // [MQTT-3.2.2-9]
+	}
+	if a.noRetain {
+		number(propRetainAvailable, 0, 1)
+	}
+	if a.maxPacket > 0 {
+		number(propMaxPacketSize, a.maxPacket, 4)
+	}
+	if a.assignedID != "" {
+		dst = appendString(append(dst, propAssignedID), a.assignedID)
+	}
+	if a.topicAliases > 0 {
+		number(propTopicAliasMax, uint32(a.topicAliases), 2)
+	}
+	if a.keepAlive > 0 {
+		number(propServerKeepAlive, uint32(a.keepAlive), 2)
+	}
+	if a.serverReference != "" {
+		dst = appendString(append(dst, propServerReference), a.serverReference)
+	}
+	return dst
+}
+
+// Properties of CONNACK alone.
+const (
+	propAssignedID      = 0x12
+	propServerKeepAlive = 0x13
+	propServerReference = 0x1C
+	propMaximumQoS      = 0x24
+	propRetainAvailable = 0x25
 )
-
-func fromUser(u []packets.UserProperty) []stream.Property {
-	var out []stream.Property
-	for _, p := range u {
-		out = append(out, stream.Property{Key: p.Key, Value: p.Val})
-	}
-	return out
-}
-
-func toUser(u []stream.Property) []packets.UserProperty {
-	var out []packets.UserProperty
-	for _, p := range u {
-		out = append(out, packets.UserProperty{Key: p.Key, Val: p.Value})
-	}
-	return out
-}

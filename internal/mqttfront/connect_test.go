@@ -36,7 +36,6 @@ func TestConnack(t *testing.T) {
 	}
 	for what, want := range map[string][]byte{
 		"Receive Maximum":     {0x21, 0, 17},
-		"Maximum QoS":         {0x24, 1},
 		"Maximum Packet Size": {0x27, 0, 1, 0x11, 0x70},
 		"Topic Alias Maximum": {0x22, 0, maxAliases},
 		"user property":       userProp("pb-log", "x"),
@@ -180,8 +179,6 @@ func TestUnsupportedConnect(t *testing.T) {
 		want byte
 	}{
 		"enhanced authentication": {connectOptions{props: append([]byte{0x15}, str("SCRAM-SHA-256")...)}, BadAuthenticationMethod},
-		// mochi's mistake, not ours to mend: MQTT allows it.
-		"will without payload": {connectOptions{willTopic: "w"}, ProtocolError},
 	} {
 		o := tc.o
 		o.id = "a"
@@ -225,13 +222,25 @@ func TestMaxClients(t *testing.T) {
 	if code, _ := c.connect(connectOptions{id: "c", version: 4}); code != 3 {
 		t.Errorf("v3.1.1: 0x%02x", code)
 	}
-	// Sockets that say nothing are bounded too.
-	for range 30 {
-		dial(t, s.addr)
+}
+
+// Connections that say nothing are bounded apart from clients: the oldest has to
+// go, and who speaks comes in.
+func TestSilentStrangers(t *testing.T) {
+	h := newFake()
+	s := start(t, h, Options{MaxClients: 2})
+	connect(t, s.addr, connectOptions{id: "a"})
+	first := dial(t, s.addr)
+	eventually(t, "it is there", func() bool { return s.Stats().Strangers == 1 })
+	for range 100 {
+		dial(t, s.addr).send2(connectPacket(connectOptions{id: "never"})[:9])
 	}
-	eventually(t, "connections are refused", func() bool { return s.Stats().ProtocolErrors["too_many_connections"] > 0 })
-	if n := s.Stats().Connections; n > 2+16 {
-		t.Errorf("%d connections", n)
+	first.expectEnd()
+	eventually(t, "all are there", func() bool { return s.Stats().Accepted == 102 })
+	eventually(t, "the others had to go", func() bool { st := s.Stats(); return st.Strangers <= 16 && st.Connections <= 17 })
+	connect(t, s.addr, connectOptions{id: "b"}).ping()
+	if n := s.Stats().Limits["strangers"]; n < 101-16 {
+		t.Errorf("counted %d", n)
 	}
 }
 

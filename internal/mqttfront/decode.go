@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -12,11 +13,18 @@ import (
 // Packet types (MQTT 5, 2.1.2), and the flags of PUBLISH.
 const (
 	typeConnect     = 1
+	typeConnack     = 2
 	typePublish     = 3
 	typePuback      = 4
+	typePubrec      = 5
+	typePubrel      = 6
+	typePubcomp     = 7
 	typeSubscribe   = 8
+	typeSuback      = 9
 	typeUnsubscribe = 10
+	typeUnsuback    = 11
 	typePingreq     = 12
+	typePingresp    = 13
 	typeDisconnect  = 14
 	typeAuth        = 15
 
@@ -122,7 +130,7 @@ func decodePublish(first byte, b []byte, version byte) (p rawPublish, err *wireE
 func checkTopic(topic []byte) *wireError {
 	switch {
 	case !validString(topic):
-		return malformed("topic is not UTF-8 or holds U+0000") // [MQTT-1.5.4-1]
+		return malformed("topic is not UTF-8 or holds U+0000") // [MQTT-1.5.4-1,2]
 	case bytes.ContainsAny(topic, "+#"):
 		return &wireError{TopicNameInvalid, "topic", "topic holds a wildcard"} // [MQTT-3.3.2-2]
 	}
@@ -220,7 +228,11 @@ func decodeProps(b []byte) (p publishProps, err *wireError) {
 		case propContentType:
 			keep().ContentType = r.text()
 		case propResponseTopic:
-			keep().ResponseTopic = r.text()
+			topic := r.text()
+			if strings.ContainsAny(topic, "+#") {
+				return p, &wireError{ProtocolError, "protocol", "response topic holds a wildcard"} // [MQTT-3.3.2-14]
+			}
+			keep().ResponseTopic = topic
 		case propCorrelationData:
 			keep().CorrelationData = bytes.Clone(r.bytes())
 		case propTopicAlias:
@@ -241,6 +253,77 @@ func decodeProps(b []byte) (p publishProps, err *wireError) {
 		p.keep = nil
 	}
 	return p, nil
+}
+
+// decodeAck reads a PUBACK, PUBREC, PUBREL or PUBCOMP.
+func decodeAck(b []byte, version byte) (id uint16, code byte, err *wireError) {
+	if len(b) < 2 || len(b) > 2 && version < 5 {
+		return 0, 0, malformed("acknowledgement has a wrong length")
+	}
+	id = binary.BigEndian.Uint16(b)
+	if id == 0 {
+		return 0, 0, &wireError{ProtocolError, "protocol", "acknowledgement of packet identifier 0"} // [MQTT-2.2.1-3]
+	}
+	if len(b) > 2 {
+		code = b[2]
+	}
+	if len(b) > 3 {
+		_, err = decodeReason(b[3:], 0)
+	}
+	return id, code, err
+}
+
+// disconnectPacket is a DISCONNECT of a client.
+type disconnectPacket struct {
+	code      byte
+	hasExpiry bool
+	expiry    uint32
+}
+
+func decodeDisconnect(b []byte, version byte) (d disconnectPacket, err *wireError) {
+	if len(b) > 0 && version < 5 {
+		return d, malformed("DISCONNECT with a body")
+	}
+	if len(b) > 0 {
+		d.code = b[0]
+	}
+	if len(b) > 1 {
+		var expiry []byte
+		if expiry, err = decodeReason(b[1:], propSessionExpiry); err == nil && expiry != nil {
+			d.hasExpiry, d.expiry = true, binary.BigEndian.Uint32(expiry)
+		}
+	}
+	return d, err
+}
+
+// decodeReason checks the properties of an acknowledgement or DISCONNECT, and
+// returns the four bytes of the one named other, if it is there.
+func decodeReason(b []byte, other byte) (value []byte, err *wireError) {
+	n, size, ok := varint(b)
+	if !ok || len(b)-size != n {
+		return nil, malformed("properties are cut short or followed by something")
+	}
+	r := propReader{b: b[size:]}
+	reason := false
+	for len(r.b) > 0 && !r.bad {
+		id := r.take(1)[0]
+		switch {
+		case id == propReasonString && !reason:
+			r.text()
+			reason = true
+		case id == propUser:
+			r.text()
+			r.text()
+		case id == other && other != 0 && value == nil:
+			value = r.take(4)
+		default:
+			return nil, &wireError{ProtocolError, "protocol", "property does not belong there, or stands twice"}
+		}
+	}
+	if r.bad {
+		return nil, malformed("a property is cut short or not UTF-8")
+	}
+	return value, nil
 }
 
 // checkFilters checks the framing of a SUBSCRIBE or UNSUBSCRIBE, whose filters

@@ -7,22 +7,23 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-// appendPuback appends a PUBACK. User properties go with it to MQTT 5 clients,
-// all or none of them, if the packet then has at most limit bytes (0: any).
-func appendPuback(dst []byte, version byte, id uint16, code byte, user []stream.Property, limit uint32) []byte {
+// appendAck appends a PUBACK, PUBREC or PUBCOMP, as its first byte says. User
+// properties go with it to MQTT 5 clients, all or none of them, if the packet
+// then has at most limit bytes (0: any).
+func appendAck(dst []byte, first, version byte, id uint16, code byte, user []stream.Property, limit uint32) []byte {
 	if version < 5 || code == Success && len(user) == 0 {
-		return append(dst, typePuback<<4, 2, byte(id>>8), byte(id))
+		return append(dst, first, 2, byte(id>>8), byte(id))
 	}
 	props := userSize(user)
 	if props > 0 && props <= math.MaxUint16*8 { // never beyond four length bytes
 		remaining := 3 + varintSize(props) + props
 		if total := 1 + varintSize(remaining) + remaining; limit == 0 || total <= int(limit) {
-			dst = appendVarint(append(dst, typePuback<<4), remaining)
+			dst = appendVarint(append(dst, first), remaining)
 			dst = append(dst, byte(id>>8), byte(id), code)
 			return appendUser(appendVarint(dst, props), user)
 		}
 	}
-	return append(dst, typePuback<<4, 3, byte(id>>8), byte(id), code) // [MQTT-3.4.2-3]
+	return append(dst, first, 3, byte(id>>8), byte(id), code) // [MQTT-3.4.2-3]
 }
 
 // appendDisconnect appends an MQTT 5 DISCONNECT; reason is left out if it does
@@ -73,4 +74,64 @@ func appendVarint(dst []byte, n int) []byte {
 		dst = append(dst, byte(n)|0x80)
 	}
 	return append(dst, byte(n))
+}
+
+// appendStored appends p as the Store keeps it: an MQTT 5 PUBLISH without packet
+// identifier.
+func appendStored(dst []byte, p *Publish) []byte {
+	props := make([]byte, 0, 64)
+	if p.Expiry > 0 {
+		props = binary.BigEndian.AppendUint32(append(props, propMessageExpiry), p.Expiry)
+	}
+	if k := p.Properties; k != nil {
+		if k.PayloadUTF8 {
+			props = append(props, propPayloadFormat, 1)
+		}
+		if k.ContentType != "" {
+			props = appendString(append(props, propContentType), k.ContentType)
+		}
+		if k.ResponseTopic != "" {
+			props = appendString(append(props, propResponseTopic), k.ResponseTopic)
+		}
+		if len(k.CorrelationData) > 0 {
+			props = appendString(append(props, propCorrelationData), string(k.CorrelationData))
+		}
+		props = appendUser(props, k.User)
+	}
+	first := byte(typePublish<<4) | p.QoS<<1
+	if p.Retain {
+		first |= flagRetain
+	}
+	id := 0
+	if p.QoS > 0 {
+		id = 2
+	}
+	dst = appendVarint(append(dst, first), 2+len(p.Topic)+id+varintSize(len(props))+len(props)+len(p.Payload))
+	dst = appendString(dst, p.Topic)
+	if id > 0 {
+		dst = append(dst, 0, 1) // one is wanted there
+	}
+	dst = appendVarint(dst, len(props))
+	return append(append(dst, props...), p.Payload...)
+}
+
+// decodeStored reads what appendStored wrote, into memory of its own; false:
+// it is something else.
+func decodeStored(b []byte) (p Publish, ok bool) {
+	first, n, remaining, err := header(b)
+	if err != nil || n == 0 || len(b) != n+remaining || first>>4 != typePublish {
+		return p, false
+	}
+	raw, err := decodePublish(first, b[n:], 5)
+	if err != nil || checkTopic(raw.topic) != nil || len(raw.topic) == 0 {
+		return p, false
+	}
+	props, err := decodeProps(raw.props)
+	if err != nil || props.hasAlias {
+		return p, false
+	}
+	return Publish{
+		Topic: string(raw.topic), Payload: append([]byte(nil), raw.payload...), QoS: raw.qos, Retain: raw.retain,
+		Expiry: props.expiry, Properties: props.keep,
+	}, true
 }

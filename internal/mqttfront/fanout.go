@@ -1,57 +1,196 @@
 package mqttfront
 
 import (
-	"bytes"
 	"context"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 const (
-	fanQueue         = 1024     // messages on their way to local subscribers
-	fanBytes         = 4 << 20  // and their bytes
-	maxRetained      = 10_000   // retained messages
-	maxRetainedBytes = 32 << 20 // and their memory, see keptSize
-	maxOutInflight   = 64       // QoS 1 messages on the way to one subscriber
+	fanBytes = 8 << 20 // messages on their way to local subscribers, with fanCost each
+	fanCost  = 256
 )
 
-// fanOut gives settled messages to local subscribers and keeps retained ones,
-// on one goroutine, in the order in which each client published. When it lags
-// behind it drops and counts.
+// fanOut gives settled messages to local subscribers, on one goroutine, in the
+// order in which each client published, and looks after what waits for them. It
+// never slows a publisher down: when it lags behind it drops and counts.
 type fanOut struct {
-	f     *Front
-	queue chan fanItem
-	bytes atomic.Int64 // in queue
+	f *Front
+	l *local
+	d distributor // fan-out goroutine
 
-	// Fan-out goroutine only.
-	kept      map[string]keptMessage
-	keptBytes int
-	owed      int // bytes of QoS 1 messages that subscribers may not have had, at most
+	bytes atomic.Int64 // in queue
+	wake  chan struct{}
+
+	mu    sync.Mutex
+	queue []fanItem // guarded by mu
 }
 
 type fanItem struct {
-	c      *conn
+	origin string // client id
 	pub    Publish
-	expiry uint32
-}
-
-type keptMessage struct {
-	size  int
-	until time.Time // zero: for ever
+	kept   *letter // what is retained by it, nil if nothing
 }
 
 func newFanOut(f *Front) *fanOut {
-	return &fanOut{f: f, queue: make(chan fanItem, fanQueue), kept: make(map[string]keptMessage)}
+	o := &fanOut{f: f, l: f.local, wake: make(chan struct{}, 1)}
+	o.d.l = f.local
+	return o
 }
 
 func (i *fanItem) size() int64 {
-	return int64(len(i.pub.Topic) + len(i.pub.Payload) + propertiesSize(i.pub.Properties))
+	return fanCost + int64(len(i.pub.Topic)+len(i.pub.Payload)+propertiesSize(i.pub.Properties))
+}
+
+// number is that of the change of a retained message, 0 if there is none.
+func (i *fanItem) number() uint64 {
+	if i.kept == nil {
+		return 0
+	}
+	return i.kept.seq
+}
+
+// wants reports whether a settled message is worth an offer: it is retained, or
+// somebody has subscribed to something.
+func (o *fanOut) wants(p *Publish) bool { return p.Retain || o.l.topics.count.Load() > 0 }
+
+// offer takes a settled message of the client named origin. It never blocks.
+// p's payload and properties are not to change any more.
+func (o *fanOut) offer(origin string, p *Publish) {
+	item := fanItem{origin: origin, pub: *p}
+	if p.Retain {
+		var wrong bool
+		if item.kept, wrong = o.l.kept.settled(p); wrong {
+			o.l.correct(p.Topic)
+		}
+	}
+	if o.l.topics.count.Load() == 0 {
+		o.f.n.fanOut.Add(1)
+		return
+	}
+	item.pub.Save = nil
+	size := item.size()
+	if o.bytes.Add(size) > fanBytes {
+		o.bytes.Add(-size)
+		o.l.dropped("queue_full", limitFanOutQueue)
+		return
+	}
+	o.mu.Lock()
+	o.queue = append(o.queue, item)
+	first := len(o.queue) == 1
+	o.mu.Unlock()
+	if first {
+		o.kick()
+	}
+}
+
+// refuse is called instead of offer for a message with Retain that goes to no
+// local subscriber. saved says that the Store may nevertheless have got
+// what retainChange gave: it was withheld, or settled with NoFanOut.
+func (o *fanOut) refuse(p *Publish, saved bool) {
+	if o.l.kept.failed(p, saved) {
+		o.l.correct(p.Topic)
+	}
+}
+
+func (o *fanOut) kick() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run delivers until ctx ends. Then it delivers what was offered before, and
+// saves what waits for stored sessions.
+func (o *fanOut) run(ctx context.Context) {
+	tick := time.NewTicker(saveTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			for o.deliver() {
+			}
+			o.d.giveAgain()
+			o.l.saveAll()
+			return
+		case <-tick.C:
+			o.l.keep()
+		case <-o.l.returns:
+			o.d.giveAgain()
+		case <-o.wake:
+			if o.deliver() {
+				o.kick()
+			}
+		}
+	}
+}
+
+// deliver distributes what is in the queue; more says that there may be more now.
+func (o *fanOut) deliver() (more bool) {
+	o.mu.Lock()
+	list := o.queue
+	o.queue = nil
+	o.mu.Unlock()
+	for i := range list {
+		item := &list[i]
+		o.d.distribute(item)
+		o.f.n.fanOut.Add(1)
+		o.bytes.Add(-item.size())
+		*item = fanItem{}
+	}
+	return len(list) > 0
+}
+
+// keep does what is due at each tick.
+func (l *local) keep() {
+	tick := l.tick.Add(1)
+	l.saver.save(l, tick, false, nil)
+	l.relieve()
+	if tick%10 != 0 {
+		return
+	}
+	now := l.now()
+	l.kept.expire(now, func(topic string) { l.saveRetained(topic, nil) })
+	for _, s := range l.all() {
+		s.mu.Lock()
+		s.out.expire(now)
+		s.mu.Unlock()
+	}
+}
+
+// saveAll writes what waits, and waits for that.
+func (l *local) saveAll() {
+	if l.store == nil {
+		return
+	}
+	var writes sync.WaitGroup
+	for _, s := range l.all() {
+		s.mu.Lock()
+		s.out.saving.dirty = false
+		s.out.unsaved()
+		s.mu.Unlock()
+	}
+	writes.Add(1)
+	l.saver.save(l, l.tick.Load(), true, func() func(error) {
+		writes.Add(1)
+		return func(error) { writes.Done() }
+	})
+	writes.Done()
+	done := make(chan struct{})
+	go func() {
+		writes.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(saveStop)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		l.f.log.Warn("what waits for local subscribers is not saved yet", "after", saveStop)
+	}
 }
 
 // propertiesSize is the memory that p takes, roughly.
@@ -64,144 +203,4 @@ func propertiesSize(p *stream.Properties) int {
 		n += len(u.Key) + len(u.Value) + userCost
 	}
 	return n
-}
-
-// offer queues a settled message. It never blocks.
-func (o *fanOut) offer(c *conn, e *entry) {
-	item := fanItem{c, e.pub, e.expiry}
-	if o.bytes.Add(item.size()) > fanBytes {
-		o.bytes.Add(-item.size())
-		o.f.n.fanDropped("queue_full")
-		return
-	}
-	select {
-	case o.queue <- item:
-	default:
-		o.bytes.Add(-item.size())
-		o.f.n.fanDropped("queue_full")
-	}
-}
-
-// run delivers until ctx ends.
-func (o *fanOut) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			o.expire(now)
-		case item := <-o.queue:
-			o.bytes.Add(-item.size())
-			o.deliver(&item)
-		}
-	}
-}
-
-// deliver injects the message in the name of its sender, so that "no local"
-// holds.
-func (o *fanOut) deliver(item *fanItem) {
-	c := item.c
-	if c.fan == nil {
-		c.fan = o.f.engine.NewClient(nil, mqtt.LocalListener, c.id, true)
-	}
-	pub := &item.pub
-	pk := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: pub.QoS, Retain: pub.Retain},
-		TopicName:   pub.Topic, Payload: pub.Payload, PacketID: uint16(pub.QoS), // mochi wants one, and uses its own
-		Properties: sentProperties(pub.Properties, item.expiry),
-	}
-	if pub.Retain || pub.QoS > 0 {
-		// It may stay for long, and would keep its neighbours in the reader's slab.
-		pk.Payload = bytes.Clone(pub.Payload)
-	}
-	if pub.Retain {
-		pk.FixedHeader.Retain = o.keep(item)
-		o.f.retained.Lock()
-		defer o.f.retained.Unlock()
-	}
-	if err := o.f.engine.InjectPacket(c.fan, pk); err != nil {
-		o.f.n.fanDropped("refused")
-		return
-	}
-	o.f.n.fanOut.Add(1)
-	if pub.QoS > 0 {
-		o.owe(int(item.size()) + packetCost)
-	}
-}
-
-// keep decides whether a retained message is retained, and accounts for it.
-func (o *fanOut) keep(item *fanItem) bool {
-	pub := &item.pub
-	old, had := o.kept[pub.Topic]
-	size := keptSize(item)
-	switch {
-	case len(pub.Payload) == 0: // clears [MQTT-3.3.1-6]
-		delete(o.kept, pub.Topic)
-		o.keptBytes -= old.size
-		return had
-	case strings.Count(pub.Topic, "/") >= maxLevels || len(pub.Topic) > maxFilterBytes,
-		!had && len(o.kept) >= maxRetained,
-		o.keptBytes-old.size+size > maxRetainedBytes:
-		o.f.n.fanDropped("retained_full")
-		return false
-	}
-	until := time.Time{}
-	if item.expiry > 0 {
-		until = time.Now().Add(time.Duration(item.expiry) * time.Second)
-	}
-	o.kept[pub.Topic] = keptMessage{size, until}
-	o.keptBytes += size - old.size
-	return true
-}
-
-// The memory that mochi takes for a packet that it keeps, and for a level of a
-// topic or filter in its index.
-const (
-	packetCost = 1 << 10
-	levelCost  = 640
-)
-
-// keptSize is the memory that a retained message takes at most.
-func keptSize(item *fanItem) int {
-	return int(item.size()) + packetCost + levelCost*strings.Count(item.pub.Topic, "/")
-}
-
-// expire forgets retained messages whose time has come, by the monotonic clock.
-func (o *fanOut) expire(now time.Time) {
-	for topic, k := range o.kept {
-		if k.until.IsZero() || now.Before(k.until) {
-			continue
-		}
-		delete(o.kept, topic)
-		o.keptBytes -= k.size
-		o.f.retained.Lock()
-		o.f.engine.Topics.RetainMessage(packets.Packet{TopicName: topic})
-		o.f.retained.Unlock()
-	}
-}
-
-func sentProperties(p *stream.Properties, expiry uint32) packets.Properties {
-	out := packets.Properties{MessageExpiryInterval: expiry}
-	if p == nil {
-		return out
-	}
-	out.ContentType, out.ResponseTopic, out.CorrelationData = p.ContentType, p.ResponseTopic, p.CorrelationData
-	out.User = toUser(p.User)
-	if p.PayloadUTF8 {
-		out.PayloadFormat, out.PayloadFormatFlag = 1, true
-	}
-	return out
-}
-
-func keptProperties(p *packets.Properties) *stream.Properties {
-	out := &stream.Properties{
-		ContentType: p.ContentType, ResponseTopic: p.ResponseTopic, CorrelationData: p.CorrelationData,
-		User: fromUser(p.User), PayloadUTF8: p.PayloadFormat == 1,
-	}
-	if out.IsZero() {
-		return nil
-	}
-	return out
 }

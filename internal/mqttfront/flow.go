@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -20,6 +21,11 @@ func (c *conn) full(qos byte, size int) bool {
 // meanwhile no PINGREQ is read either.
 func (c *conn) stall(qos byte, size int) *wireError {
 	c.f.n.stalls.Add(1)
+	if c.bytes.Load()+int64(size) > c.maxBytes || qos > 0 && c.messages.Load() >= int64(c.maxMessages) {
+		c.f.n.limit(limitInflight)
+	} else {
+		c.f.n.limit(limitInflightTotal)
+	}
 	limit := stallLimit
 	if c.keepAlive > 0 {
 		limit = c.keepAlive / 2
@@ -45,17 +51,41 @@ func (c *conn) stall(qos byte, size int) *wireError {
 }
 
 // release gives room back. Writer.
-func (c *conn) release(messages, bytes int) {
-	if bytes == 0 {
+func (c *conn) release(t *tally) {
+	if t.bytes == 0 {
 		return
 	}
-	c.messages.Add(int64(-messages))
-	c.bytes.Add(int64(-bytes))
-	c.f.bytes.Add(int64(-bytes))
+	c.messages.Add(int64(-t.messages))
+	c.quota.Add(int64(-t.quota))
+	c.bytes.Add(int64(-t.bytes))
+	c.f.bytes.Add(int64(-t.bytes))
 	if c.f.stalls.Load() > 0 {
 		c.f.wakeStalled()
 	}
 }
+
+// admitPublish counts a message in, after waiting for room if need be.
+func (c *conn) admitPublish(qos byte, size int) *wireError {
+	if qos > 0 && c.version >= 5 && c.quota.Load() >= int64(c.receiveMaximum) {
+		c.f.n.limit(limitReceiveMaximum)
+		return &wireError{ReceiveMaximumExceeded, "receive_maximum", fmt.Sprintf("more than %d messages in flight", c.receiveMaximum)} // [MQTT-3.3.4-9]
+	}
+	if c.full(qos, size) {
+		if err := c.stall(qos, size); err != nil {
+			return err
+		}
+	}
+	if qos > 0 {
+		c.messages.Add(1)
+		c.quota.Add(1)
+	}
+	c.bytes.Add(int64(size))
+	c.f.bytes.Add(int64(size))
+	return nil
+}
+
+// admitBytes counts in what is not a message.
+func (c *conn) admitBytes(size int) *wireError { return c.admitPublish(0, size) }
 
 // stall enters c in the list of stalled readers, or takes it off.
 func (f *Front) stall(c *conn, on bool) {

@@ -1,14 +1,11 @@
 package mqttfront
 
 import (
-	"hash/maphash"
 	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -45,8 +42,8 @@ type Options struct {
 	MaxTotalBytes int64
 	// MaxQoS is the highest QoS spoken, 1 or 2; default 2.
 	MaxQoS byte
-	// MaxKeepAlive bounds what a client may ask for, "none" included: MQTT 5
-	// clients are told, older ones are held to it. 0: no bound.
+	// MaxKeepAlive bounds the keep alive of MQTT 5 clients that have one, and they
+	// are told. Older ones keep theirs. 0: no bound.
 	MaxKeepAlive time.Duration
 	// MaxSessions bounds the sessions of clients, those away included; default
 	// MaxClients + 1,000.
@@ -79,10 +76,6 @@ type Options struct {
 	drain time.Duration // what a stop waits for acknowledgements; default 500 ms
 }
 
-// maxSessionExpiry is how long the session of a client that is away is kept,
-// in seconds.
-const maxSessionExpiry = 3600
-
 func (o Options) withDefaults() Options {
 	def := func(v *int, d int) {
 		if *v <= 0 {
@@ -94,7 +87,21 @@ func (o Options) withDefaults() Options {
 			*v = d
 		}
 	}
+	large := func(v *int64, d int64) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
 	def(&o.MaxClients, 1000)
+	def(&o.MaxSessions, o.MaxClients+1000)
+	def(&o.MaxSubscriptions, 256)
+	def(&o.MaxQueuedMessages, 1000)
+	def(&o.MaxRetained, 10_000)
+	def(&o.MaxTopicLevels, 64)
+	large(&o.MaxTotalBytes, 64<<20)
+	large(&o.MaxQueuedBytes, 16<<20)
+	large(&o.MaxRetainedBytes, 32<<20)
+	wait(&o.MaxSessionExpiry, 24*time.Hour)
 	def(&o.MaxInflightMessages, 2048)
 	def(&o.MaxInflightBytes, 4<<20)
 	o.MaxInflightMessages = min(o.MaxInflightMessages, 65535)
@@ -105,11 +112,11 @@ func (o Options) withDefaults() Options {
 		o.MaxPacketSize = 256 << 10
 	}
 	o.MaxPacketSize = min(o.MaxPacketSize, 256<<20) // [MQTT-2.1.4]: a remaining length has four bytes
-	if o.MaxTotalBytes <= 0 {
-		o.MaxTotalBytes = 64 << 20
-	}
 	if o.MinVersion == 0 {
 		o.MinVersion = 4
+	}
+	if o.MaxQoS != 1 {
+		o.MaxQoS = 2
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -119,26 +126,24 @@ func (o Options) withDefaults() Options {
 
 // Front is the server. Make it with New, start it with Run.
 type Front struct {
-	o       Options
-	handler Handler
-	log     *slog.Logger
-	engine  *mqtt.Server
-	fan     *fanOut // nil without FanOut
-	n       counters
-	tasks   tasks
-	wills   waitingWills
-	// retained is read-locked while retained messages are read for a new
-	// subscription, and locked while they change.
-	retained sync.RWMutex
-	stripes  [64]sync.Mutex // one client id connects or leaves at a time
-	seed     maphash.Seed
+	o         Options
+	handler   Handler
+	log       *slog.Logger
+	began     time.Time
+	local     *local
+	fan       *fanOut // nil without FanOut
+	n         counters
+	notes     notes
+	tasks     tasks
+	seats     seats
+	wills     waitingWills
+	strangers strangers
+	partials  partials
 
 	stopping atomic.Bool
 	bytes    atomic.Int64 // in flight, all clients
+	held     atomic.Int64 // bytes of QoS 2 messages that wait for their release
 	stalls   atomic.Int64 // len(stalled)
-	levels   atomic.Int64 // of all filters, at least
-	// strangers are the bytes of large CONNECTs under way.
-	strangers atomic.Int64
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{} // guarded by mu
@@ -150,47 +155,21 @@ type Front struct {
 // them when it ends.
 func New(h Handler, o Options) *Front {
 	f := &Front{
-		o: o.withDefaults(), handler: h, seed: maphash.MakeSeed(),
+		o: o.withDefaults(), handler: h, began: time.Now(),
 		conns: make(map[*conn]struct{}), stalled: make(map[*conn]struct{}),
 		n:     counters{refusals: map[byte]int64{}, kinds: map[string]int64{}, dropped: map[string]int64{}},
-		wills: waitingWills{m: map[string]waitingWill{}},
+		wills: waitingWills{m: map[string]waitingWill{}}, seats: seats{m: map[string]*seat{}},
 	}
 	f.log = f.o.Logger
+	f.local = newLocal(f)
 	if f.o.FanOut {
 		f.fan = newFanOut(f)
-	}
-	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(f.o.MaxClients)
-	caps.MaximumMessageExpiryInterval = 0 // else a clock that steps from 1970 expires everything
-	caps.MaximumClientWritesPending = 512 // 31 kB a client instead of 92; with less, a burst of small messages is dropped
-	caps.MaximumSessionExpiryInterval = maxSessionExpiry
-	caps.MaximumPacketSize = 0 // the door checks
-	caps.ReceiveMaximum = uint16(f.o.MaxInflightMessages)
-	caps.MaximumInflight = maxOutInflight
-	caps.TopicAliasMaximum = maxAliases
-	caps.MinimumProtocolVersion = f.o.MinVersion
-	caps.MaximumQos = 1
-	if !f.o.FanOut {
-		caps.RetainAvailable = 0
-	}
-	f.engine = mqtt.New(&mqtt.Options{
-		Capabilities: caps, Logger: slog.New(engineLog{f.log.Handler()}),
-		ClientNetReadBufferSize: 1 << 10, ClientNetWriteBufferSize: 4 << 10, // the door has its own
-	})
-	if err := f.engine.AddHook(&hook{f: f}, nil); err != nil {
-		panic("mqttfront: hook refused: " + err.Error()) // its Init returns nil
 	}
 	return f
 }
 
 // Clients is the number of clients that are admitted and connected.
 func (f *Front) Clients() int { return int(f.n.clients.Load()) }
-
-func (f *Front) subscriptions() int64 { return atomic.LoadInt64(&f.engine.Info.Subscriptions) }
-
-func (f *Front) stripeOf(id string) *sync.Mutex {
-	return &f.stripes[maphash.String(f.seed, id)%uint64(len(f.stripes))]
-}
 
 // tasks are goroutines that are started on demand and waited for at the end.
 type tasks struct {

@@ -31,6 +31,7 @@ type fakeHandler struct {
 	mu       sync.Mutex
 	cond     *sync.Cond
 	sessions []*fakeSession
+	orphans  []string // wills from before the start; guarded by mu
 }
 
 type fakeSession struct {
@@ -78,7 +79,7 @@ func (s *fakeSession) Publish(p *Publish, settle Settle) {
 	if s.closed > 0 {
 		panic("Publish after Close")
 	}
-	s.got = append(s.got, Publish{Topic: p.Topic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup, Will: p.Will, Properties: p.Properties})
+	s.got = append(s.got, Publish{Expiry: p.Expiry, Topic: p.Topic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup, Will: p.Will, Properties: p.Properties})
 	s.h.cond.Broadcast()
 	s.h.mu.Unlock()
 	s.h.publish(s, p, settle)
@@ -157,6 +158,18 @@ type server struct {
 // start runs a front on a port of its own until the test ends.
 func start(t testing.TB, h *fakeHandler, o Options) *server {
 	t.Helper()
+	s := begin(t, h, o)
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// begin runs a front that the caller stops.
+func begin(t testing.TB, h *fakeHandler, o Options) *server {
+	t.Helper()
 	if len(o.Listeners) == 0 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -188,11 +201,6 @@ func start(t testing.TB, h *fakeHandler, o Options) *server {
 		})
 		return result
 	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Error(err)
-		}
-	})
 	return s
 }
 
@@ -394,7 +402,9 @@ func (c *raw) publish(topic string, id int, payload string, props ...byte) {
 func (c *raw) publishPacket(topic string, id int, flags byte, payload string, props ...byte) []byte {
 	b := str(topic)
 	if id > 0 {
-		flags |= 2
+		if flags&6 == 0 {
+			flags |= 2
+		}
 		b = append(b, u16(id)...)
 	}
 	if c.version >= 5 {
@@ -429,4 +439,11 @@ func userProp(kv ...string) (b []byte) {
 		b = appendUser(b, []stream.Property{{Key: kv[i], Value: kv[i+1]}})
 	}
 	return b
+}
+
+func fromPairs(kv ...string) (out []stream.Property) {
+	for i := 0; i < len(kv); i += 2 {
+		out = append(out, stream.Property{Key: kv[i], Value: kv[i+1]})
+	}
+	return out
 }

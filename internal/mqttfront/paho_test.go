@@ -46,7 +46,7 @@ func TestPaho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := ack.Properties; *p.ReceiveMaximum != 10 || *p.MaximumPacketSize != 256<<10 || *p.MaximumQoS != 1 || *p.TopicAliasMaximum != maxAliases {
+	if p := ack.Properties; *p.ReceiveMaximum != 10 || *p.MaximumPacketSize != 256<<10 || p.MaximumQoS != nil || *p.TopicAliasMaximum != maxAliases {
 		t.Errorf("CONNACK %+v", p)
 	}
 	if _, err := c.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "a/#", QoS: 1}}}); err != nil {

@@ -1,15 +1,13 @@
 package mqttfront
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
+	"strings"
 	"time"
 )
 
 const (
-	maxConnect = 128 << 10 // bytes of a CONNECT
-	maxForeign = 64 << 10  // bytes of any other packet that is mochi's
+	maxControl = 128 << 10 // bytes of a packet that is neither CONNECT nor PUBLISH
 	maxTopics  = 1024      // topics a connection remembers
 	maxAliases = 64        // announced to MQTT 5 clients
 	// maxTopicBytes bounds the topics that a connection remembers, and, apart
@@ -26,8 +24,9 @@ const (
 type reader struct {
 	buf          []byte
 	r, w         int // unread are buf[r:w]
-	passing      int // of them mochi's
+	accounted    int // length of buf that was accounted for
 	deadlineFrom time.Time
+	trimmed      bool // the deadline stands, nothing was read since
 	topics       map[string]string
 	topicBytes   int // of topics
 	aliases      map[uint16]string
@@ -35,12 +34,12 @@ type reader struct {
 	slab         []byte
 }
 
-// pass copies to p what is mochi's.
-func (r *reader) pass(p []byte) int {
-	n := copy(p, r.buf[r.r:r.r+r.passing])
-	r.r += n
-	r.passing -= n
-	return n
+// trim gives memory back when nothing has come for a while.
+func (r *reader) trim() {
+	if r.r == r.w {
+		r.buf, r.slab = nil, nil
+		r.r, r.w = 0, 0
+	}
 }
 
 // space gives room to read into; it moves or grows the buffer if it must, up to
@@ -88,7 +87,7 @@ func (r *reader) keep(b []byte) []byte {
 	if len(b) > cap(r.slab)-len(r.slab) {
 		// As much as is waiting to be handled, so that a slow client's
 		// messages do not each hold a slab.
-		r.slab = make([]byte, 0, min(slabBytes, max(len(b), r.w-r.r)))
+		r.slab = make([]byte, 0, min(slabBytes, len(b)+r.w-r.r))
 	}
 	n := len(r.slab)
 	r.slab = append(r.slab, b...)
@@ -146,10 +145,8 @@ func (r *reader) resolve(topic []byte, p *publishProps) (string, *wireError) {
 	return s, err
 }
 
-// handlePackets handles every whole packet in the buffer up to the first that
-// is mochi's.
+// handlePackets handles every whole packet in the buffer.
 func (c *conn) handlePackets() *wireError {
-	r := &c.reader
 	messages, bytes := int64(0), int64(0)
 	defer func() {
 		if messages > 0 {
@@ -157,68 +154,144 @@ func (c *conn) handlePackets() *wireError {
 			c.f.n.bytesIn.Add(bytes)
 		}
 	}()
-	for r.passing == 0 && !c.ending.Load() {
-		first, n, remaining, err := header(r.buf[r.r:r.w])
-		if err != nil {
+	for !c.ending.Load() {
+		first, body, err := c.nextPacket()
+		if err != nil || body == nil {
 			return err
 		}
-		if n == 0 {
-			return nil
-		}
-		total := n + remaining
-		if err := c.checkSize(first>>4, total); err != nil {
-			return err
-		}
-		if r.w-r.r < total {
-			return nil
-		}
-		body := r.buf[r.r+n : r.r+total]
-		if first>>4 != typePublish || !c.open.Load() {
-			if err := c.foreign(first, body); err != nil {
+		if first>>4 != typePublish {
+			if err := c.control(first, body); err != nil {
 				return err
 			}
-			r.passing = total
-			return nil
+			continue
 		}
+		total := 1 + varintSize(len(body)) + len(body)
 		if err := c.publish(first, body, total); err != nil {
 			return err
 		}
-		r.r += total
 		messages, bytes = messages+1, bytes+int64(total)
 	}
 	return nil
 }
 
+// nextPacket takes the next packet out of the buffer; a nil body: it has not
+// come whole. body is valid until the next read.
+func (c *conn) nextPacket() (first byte, body []byte, err *wireError) {
+	r := &c.reader
+	first, n, remaining, err := header(r.buf[r.r:r.w])
+	if err != nil || n == 0 {
+		return 0, nil, err
+	}
+	total := n + remaining
+	if err := c.checkSize(first>>4, total); err != nil {
+		return 0, nil, err
+	}
+	if r.w-r.r < total {
+		return 0, nil, nil
+	}
+	body = r.buf[r.r+n : r.r+total : r.r+total]
+	r.r += total
+	if r.accounted > readBufferMax && c.open.Load() {
+		c.f.partials.progress(c)
+	}
+	return first, body, nil
+}
+
 // checkSize refuses a packet by its header alone.
 func (c *conn) checkSize(kind byte, total int) *wireError {
-	limit := maxForeign
+	most, what := maxControl, limitControlSize
 	switch {
 	case !c.open.Load() && kind != typeConnect:
 		return &wireError{ProtocolError, "no_connect", "first packet is not CONNECT"} // [MQTT-3.1.0-1]
 	case !c.open.Load():
-		limit = maxConnect
+		most, what = maxConnect, limitConnectSize
 	case kind == typePublish:
-		limit = int(c.f.o.MaxPacketSize)
+		most, what = int(c.f.o.MaxPacketSize), limitPacketSize
 	}
-	if total > limit {
-		return &wireError{PacketTooLarge, "packet_too_large", fmt.Sprintf("packet of %d bytes, at most %d", total, limit)} // [MQTT-3.2.2-15]
+	if total > most {
+		c.f.n.limit(what)
+		return &wireError{PacketTooLarge, "packet_too_large", fmt.Sprintf("packet of %d bytes, at most %d", total, most)} // [MQTT-3.2.2-15]
 	}
 	return nil
 }
 
-// foreign looks at a packet that mochi will handle.
-func (c *conn) foreign(first byte, body []byte) *wireError {
-	switch first >> 4 {
-	case typeDisconnect:
-		// 0x04 asks for the will to be published. [MQTT-3.1.2-8]
-		c.clean.Store(len(body) == 0 || body[0] == 0)
-	case typeSubscribe:
-		return checkFilters(body, c.version, 1)
-	case typeUnsubscribe:
-		return checkFilters(body, c.version, 0)
-	case typeAuth:
-		return &wireError{ProtocolError, "auth", "enhanced authentication is not supported"} // [MQTT-4.12.0-7]
+// control handles a packet that is not PUBLISH.
+func (c *conn) control(first byte, body []byte) *wireError {
+	kind := first >> 4
+	switch controlFlags[kind] {
+	case notForClients:
+		return &wireError{ProtocolError, "protocol", fmt.Sprintf("packet of type %d from a client", kind)}
+	case first & 15:
+	default:
+		return malformed("fixed header has wrong flags") // [MQTT-2.1.3-1]
 	}
+	switch kind {
+	case typeConnect:
+		return &wireError{ProtocolError, "protocol", "second CONNECT"} // [MQTT-3.1.0-2]
+	case typePuback, typePubrec, typePubcomp:
+		return c.acknowledged(kind, body)
+	case typePubrel:
+		return c.pubrel(body)
+	case typeSubscribe:
+		return c.handleSubscribe(first, body)
+	case typeUnsubscribe:
+		return c.handleUnsubscribe(first, body)
+	case typePingreq:
+		if len(body) > 0 {
+			return malformed("PINGREQ with a body")
+		}
+		c.send(pingresp)
+		return nil
+	case typeDisconnect:
+		return c.disconnect(body)
+	}
+	return &wireError{ProtocolError, "auth", "enhanced authentication is not supported"} // [MQTT-4.12.0-7]
+}
+
+var pingresp = []byte{typePingresp << 4, 0}
+
+// controlFlags are the flags that a client's packets must have.
+const notForClients = 0xFF
+
+var controlFlags = [16]byte{
+	0: notForClients, typeConnack: notForClients, typePublish: notForClients, typePubrel: 2, typeSubscribe: 2, typeSuback: notForClients,
+	typeUnsubscribe: 2, typeUnsuback: notForClients, typePingresp: notForClients,
+}
+
+// acknowledged takes the client's answer to a message that it was sent.
+func (c *conn) acknowledged(kind byte, body []byte) *wireError {
+	id, code, err := decodeAck(body, c.version)
+	if err != nil {
+		return err
+	}
+	c.s.mu.Lock()
+	reply, err := c.s.out.acked(kind, id, code)
+	c.s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if len(reply) > 0 {
+		c.send(reply)
+	} else {
+		c.kick() // the window may have room now
+	}
+	return nil
+}
+
+// disconnect ends a connection as its client asks.
+func (c *conn) disconnect(body []byte) *wireError {
+	d, err := decodeDisconnect(body, c.version)
+	if err != nil {
+		return err
+	}
+	if d.hasExpiry {
+		if c.askedExpiry == 0 && d.expiry != 0 {
+			return &wireError{ProtocolError, "protocol", "DISCONNECT gives a session that was to end an expiry interval"} // [MQTT-3.14.2-2]
+		}
+		c.setExpiry(d.expiry)
+	}
+	c.clean = d.code == Success // 0x04 and errors want the will. [MQTT-3.1.2-8]
+	c.endQuietly(errClientLeft)
 	return nil
 }
 
@@ -228,8 +301,8 @@ func (c *conn) publish(first byte, body []byte, total int) *wireError {
 	if err != nil {
 		return err
 	}
-	if raw.qos == 2 {
-		return &wireError{QoSNotSupported, "qos2", "QoS 2 is not supported yet, use QoS 1"} // [MQTT-3.2.2-11]
+	if raw.qos > c.f.o.MaxQoS {
+		return &wireError{QoSNotSupported, "qos2", "QoS 2 is not spoken here, use QoS 1"} // [MQTT-3.2.2-11]
 	}
 	if raw.retain && c.f.fan == nil && c.version >= 5 {
 		return &wireError{RetainNotSupported, "retain", "retained messages are not kept here"} // [MQTT-3.2.2-14]
@@ -244,48 +317,82 @@ func (c *conn) publish(first byte, body []byte, total int) *wireError {
 			size += userCost * len(props.keep.User)
 		}
 	}
-	topic, err := c.reader.resolve(raw.topic, &props)
+	topic, err := c.topicOf(&raw, &props)
 	if err != nil {
 		return err
 	}
-	reserved := topic[0] == '$'
-	if reserved && (raw.qos == 0 || c.version < 5) {
-		return &wireError{TopicNameInvalid, "topic", "topics that begin with $ are not for clients"}
-	}
+	reserved := reservedTopic(topic)
 	if err := c.admitPublish(raw.qos, size); err != nil {
 		return err
 	}
 	e := c.acks.slot(c)
-	e.pub = Publish{Topic: topic, Payload: c.reader.keep(raw.payload), QoS: raw.qos, Retain: raw.retain, Dup: raw.dup, Properties: props.keep}
-	e.packetID, e.expiry, e.size = raw.packetID, props.expiry, size
-	c.acks.push(e)
-	if reserved {
-		c.f.n.protocol("topic")
-		e.settle(Result{Code: TopicNameInvalid})
-		return nil
+	e.pub = Publish{Topic: topic, Payload: c.reader.keep(raw.payload), QoS: raw.qos, Retain: raw.retain, Dup: raw.dup, Expiry: props.expiry, Properties: props.keep}
+	e.packetID, e.size, e.message = raw.packetID, size, true
+	e.kind, e.counted = raw.qos, raw.qos > 0 // the kinds are numbered like that
+	switch {
+	case reserved:
+		c.refuseReserved(e)
+	case raw.qos == 2:
+		c.publishOnce(e)
+	default:
+		c.acks.push(e)
+		c.give(e, e.settle)
 	}
-	c.calling = true
-	c.session.Publish(&e.pub, e.settle)
-	c.calling = false
 	return nil
 }
 
-// admitPublish counts a message in, after waiting for room if need be.
-func (c *conn) admitPublish(qos byte, size int) *wireError {
-	if qos > 0 && c.version >= 5 && c.messages.Load() >= int64(c.receiveMaximum) {
-		return &wireError{ReceiveMaximumExceeded, "receive_maximum", fmt.Sprintf("more than %d messages in flight", c.receiveMaximum)} // [MQTT-3.3.4-9]
+// refuseReserved answers for a message that is not taken because of its topic. A
+// connection never ends for that: MQTT 5 clients are told, older ones are not.
+// [MQTT-3.3.5-2]
+func (c *conn) refuseReserved(e *entry) {
+	c.f.n.protocol("reserved_topic")
+	c.acks.push(e)
+	code := TopicNameInvalid
+	if c.version < 5 {
+		c.f.noteRefused(c, e)
+		code = Success
 	}
-	if c.full(qos, size) {
-		if err := c.stall(qos, size); err != nil {
-			return err
+	e.settle(Result{Code: code, NoFanOut: true})
+}
+
+// reservedTopic reports whether a topic is the server's own.
+func reservedTopic(topic string) bool {
+	if topic[0] != '$' {
+		return false
+	}
+	first, _, _ := strings.Cut(topic, "/")
+	return first == "$SYS" || first == "$share"
+}
+
+// give hands a message to the Session.
+func (c *conn) give(e *entry, settle Settle) {
+	p := &e.pub
+	retains := p.Retain && c.f.fan != nil && e.kind != answerPubrec // those are when they are released
+	if retains {
+		e.retains = true
+		p.Save = append(p.Save, c.f.local.retainChange(c.id, p)...)
+	}
+	topic := p.Topic // p may be settled and forgotten when Publish returns
+	c.calling = true
+	c.session.Publish(p, settle)
+	c.calling = false
+	if retains {
+		c.f.local.retainHanded(topic)
+	}
+}
+
+// topicOf gives the topic of a PUBLISH, and counts the limits that it breaks.
+func (c *conn) topicOf(raw *rawPublish, props *publishProps) (string, *wireError) {
+	topic, err := c.reader.resolve(raw.topic, props)
+	if err != nil && err.kind == "alias" {
+		switch err.code {
+		case TopicAliasInvalid:
+			c.f.n.limit(limitAlias)
+		case QuotaExceeded:
+			c.f.n.limit(limitAliasBytes)
 		}
 	}
-	if qos > 0 {
-		c.messages.Add(1)
-	}
-	c.bytes.Add(int64(size))
-	c.f.bytes.Add(int64(size))
-	return nil
+	return topic, err
 }
 
 // protocolError ends the connection as the client's version allows.
@@ -294,11 +401,7 @@ func (c *conn) protocolError(err *wireError) error {
 		return errEnded
 	}
 	c.f.n.protocol(err.kind)
-	level := slog.LevelWarn
-	if !c.open.Load() {
-		level = slog.LevelDebug // anybody may knock, at any rate; it is counted
-	}
-	c.f.log.Log(context.Background(), level, "client broke the protocol", "client", c.id, "remote", c.RemoteAddr().String(), "version", c.version, "kind", err.kind, "error", err.text)
+	c.f.note(c, err.kind, "client broke the protocol", "error", err.text)
 	c.end(err, err.code, err.text)
 	return errEnded
 }

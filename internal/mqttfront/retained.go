@@ -1,136 +1,79 @@
 package mqttfront
 
-import (
-	"sync/atomic"
-	"time"
+import "strings"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-)
-
-// retainedWork is what is left to do of a client's SUBSCRIBEs: retained
-// messages, sent as fast as the client takes them. mochi would push all of them
-// at once through a short queue, and drop what does not fit. Connection's
-// goroutine.
-type retainedWork struct {
-	asked  []packets.Subscription // of the SUBSCRIBE under way; Filter is empty where nothing is to be sent
-	due    []packets.Subscription
-	topics []string // of due[0], those not yet sent
-	found  bool     // topics is filled in
+// retainChange is called before a message with p.Retain is handed to the Session
+// (or, of QoS 2, before its release is saved) when the front has FanOut. It
+// decides whether the message will be retained, and returns what the Store must
+// get together with the message, or its release. Until retainHanded, which is
+// called when that was handed over, other retained messages of the topic wait, so
+// that Store and memory see them in one order. origin is the client id.
+// Afterwards either fanOut.offer or fanOut.refuse is called with the same p.
+func (l *local) retainChange(origin string, p *Publish) []Change {
+	var lt *letter
+	if len(p.Payload) > 0 { // else it clears [MQTT-3.3.1-6]
+		lt = newLetter(origin, p, l.now())
+	}
+	change, hit := l.kept.begin(p, lt)
+	if hit != limitNone {
+		l.dropped("retained_full", hit)
+	}
+	if !change || l.store == nil {
+		return nil
+	}
+	c := Change{Key: retainedKey(p.Topic)}
+	if lt != nil {
+		c.Value = appendRetained(lt, l.f.moment(), p.Expiry)
+	}
+	return []Change{c}
 }
 
-// ask notes that retained messages for sub may be wanted, and keeps mochi from
-// sending them. It is called once for every filter of a SUBSCRIBE.
-func (w *retainedWork) ask(c *conn, sub *packets.Subscription) {
-	_, existed := c.cl.State.Subscriptions.Get(sub.Filter)
-	wanted := *sub
-	if isShared(sub.Filter) || sub.RetainHandling == 2 || sub.RetainHandling == 1 && existed { // [MQTT-3.3.1-10,11]
-		wanted.Filter = ""
-	}
-	w.asked = append(w.asked, wanted)
-	sub.RetainHandling = 2
+func (l *local) retainHanded(topic string) { l.kept.handed(topic) }
+
+func retainedKey(topic string) string { return "r/" + topic }
+
+// correct brings the Store to what is retained of topic.
+func (l *local) correct(topic string) {
+	l.kept.correct(topic, func(lt *letter) { l.saveRetained(topic, lt) })
 }
 
-// granted takes over the filters that got a code below 0x80.
-func (w *retainedWork) granted(codes []byte) {
-	for i, sub := range w.asked {
-		if sub.Filter != "" && i < len(codes) && codes[i] < UnspecifiedError && len(w.due) < maxSubscriptions {
-			w.due = append(w.due, sub)
-		}
+// saveRetained is called while nothing can change the topic.
+func (l *local) saveRetained(topic string, lt *letter) {
+	if l.store == nil {
+		return
 	}
-	w.asked = w.asked[:0]
+	c := Change{Key: retainedKey(topic)}
+	if lt != nil {
+		c.Value = appendRetained(lt, l.f.moment(), lt.remaining(l.now()))
+	}
+	l.store.Save([]Change{c}, nil)
 }
 
-// sendRetained sends retained messages until all are sent or the client's
-// window is full; then its acknowledgements bring it back.
-func (c *conn) sendRetained() {
-	w := &c.subscribe.retained
-	for len(w.due) > 0 && !c.ending.Load() {
-		sub := &w.due[0]
-		if !w.found {
-			c.f.retained.RLock()
-			for _, pk := range c.f.engine.Topics.Messages(sub.Filter) {
-				w.topics = append(w.topics, pk.TopicName)
-			}
-			c.f.retained.RUnlock()
-			w.found = true
-		}
-		for len(w.topics) > 0 {
-			if !c.awaitOut() {
-				c.f.n.fanDropped("slow_subscriber")
-				w.topics = nil // it does not read
-				break
-			}
-			if !c.sendRetainedOne(sub, w.topics[0]) {
-				return
-			}
-			w.topics = w.topics[1:]
-		}
-		w.topics, w.found = nil, false
-		w.due = w.due[1:]
+// loadRetained takes an r/ key of the Store; false: it cannot be read. What has
+// expired meanwhile is removed by the next look at it.
+func (l *local) loadRetained(key string, value []byte) bool {
+	lt, ok := decodeRetained(value, l.f.moment(), l.now())
+	if !ok || !strings.HasPrefix(key, "r/") || key[2:] != lt.topic {
+		return false
 	}
-	if len(w.due) == 0 {
-		w.due = nil
-	}
+	return l.kept.load(lt)
 }
 
-// sendRetainedOne reports false if the client's window is full. The lock keeps
-// a newer message of the topic from overtaking this one.
-func (c *conn) sendRetainedOne(sub *packets.Subscription, topic string) bool {
-	c.f.retained.RLock()
-	defer c.f.retained.RUnlock()
-	pk, ok := c.f.engine.Topics.Retained.Get(topic)
-	if !ok || sub.NoLocal && pk.Origin == c.id { // gone meanwhile; [MQTT-3.8.3-3]
-		return true
+// awaited reports whether a subscription of a stored session matches topic: then
+// a QoS 2 message has to outlive a restart between PUBREC and PUBREL.
+func (l *local) awaited(topic string) bool {
+	if l.store == nil || l.topics.count.Load() == 0 {
+		return false
 	}
-	out := pk.Copy(false)
-	out.FixedHeader.Retain = true
-	out.FixedHeader.Qos = min(out.FixedHeader.Qos, sub.Qos, 1)
-	if sub.Identifier > 0 {
-		out.Properties.SubscriptionIdentifier = []int{sub.Identifier} // [MQTT-3.3.4-3]
+	var f found
+	l.topics.match(topic, &f)
+	for _, g := range f.groups {
+		f.subs = l.topics.membersOf(g, f.subs)
 	}
-	if tooLarge(out, c.peerPacket) {
-		c.f.n.fanDropped("too_large")
-		return true
-	}
-	if out.FixedHeader.Qos > 0 {
-		if !c.windowOpen() {
-			return false
-		}
-		id, err := c.cl.NextPacketID()
-		if err != nil {
-			return false
-		}
-		out.PacketID = uint16(id)
-		if c.cl.State.Inflight.Set(out) {
-			atomic.AddInt64(&c.f.engine.Info.Inflight, 1)
+	for _, sub := range f.subs {
+		if l.stores(sub.s) {
+			return true
 		}
 	}
-	_ = c.cl.WritePacket(out) // an error ends the connection
-	return true
-}
-
-// awaitOut waits until the client has read most of what is written for it, as
-// long as a reader may stall; false: it has not.
-func (c *conn) awaitOut() bool {
-	if c.outPending() < slowOut/2 {
-		return true
-	}
-	limit := stallLimit
-	if c.keepAlive > 0 {
-		limit = c.keepAlive / 2
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	c.draining.Store(true)
-	defer c.draining.Store(false)
-	for c.outPending() >= slowOut/2 {
-		select {
-		case <-c.room:
-		case <-c.gone:
-			return false
-		case <-timer.C:
-			return false
-		}
-	}
-	return true
+	return false
 }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"testing"
-	"time"
 )
 
 // A subscriber gets every retained message that it asks for, however many there
@@ -79,23 +79,57 @@ func TestRetainHandling(t *testing.T) {
 	}
 }
 
-// What retained messages cost counts: properties and levels too.
+// What retained messages cost counts: properties too, and each topic.
 func TestRetainedCost(t *testing.T) {
 	h := newFake()
-	s := start(t, h, Options{FanOut: true})
+	s := start(t, h, Options{FanOut: true, MaxRetainedBytes: 1 << 20, MaxRetained: 100})
 	c := connect(t, s.addr, connectOptions{id: "c"})
+	retain := func(topic, payload string, props ...byte) bool {
+		t.Helper()
+		before := s.Stats().FanOutDropped["retained_full"]
+		c.send(c.publishPacket(topic, 1, flagRetain, payload, props...))
+		c.expectAck(1, 0)
+		return s.Stats().FanOutDropped["retained_full"] == before
+	}
 	big := userProp("k", string(bytes.Repeat([]byte("v"), 60_000)))
 	n := 0
-	for ; s.Stats().FanOutDropped["retained_full"] == 0; n++ {
-		if n*60_000 > 2*maxRetainedBytes {
+	for ; retain(fmt.Sprint("r/", n), "p", big...); n++ {
+		if n > 20 {
 			t.Fatalf("%d messages of 60 kB are retained", n)
 		}
-		c.send(c.publishPacket(fmt.Sprint("r/", n), 1, flagRetain, "p", big...))
-		c.expectAck(1, 0)
 	}
-	deep := fanItem{pub: Publish{Topic: string(bytes.Repeat([]byte("/"), maxLevels-1)), Payload: []byte("p")}}
-	if got := keptSize(&deep); got < maxLevels*levelCost {
-		t.Errorf("a topic of %d levels costs %d", maxLevels, got)
+	if n < 10 {
+		t.Errorf("only %d are retained", n)
+	}
+	if !retain("r/0", "another", big...) || retain("r/0", "larger", append(big, big...)...) {
+		t.Error("a message in place of an equal one, or of a smaller one")
+	}
+	if !retain("r/0", "") || !retain("s", "small", big[:0]...) {
+		t.Error("no room after one was cleared")
+	}
+	for i := range n {
+		retain(fmt.Sprint("r/", i), "")
+	}
+	for i := range 99 {
+		if !retain(fmt.Sprint("t/", i), "x") {
+			t.Fatalf("topic %d is not retained", i)
+		}
+	}
+	if retain("one/more", "x") || retain(string(bytes.Repeat([]byte("/"), 64)), "x") {
+		t.Error("more topics, or more levels, than allowed")
+	}
+	for _, l := range []limit{limitRetained, limitRetainedBytes, limitTopicLevels} {
+		if s.n.limits[l].Load() == 0 {
+			t.Errorf("limit %s was hit and not counted", limitTexts[l].name)
+		}
+	}
+	retain("s", "")
+	for i := range 99 {
+		retain(fmt.Sprint("t/", i), "")
+	}
+	eventually(t, "nothing is kept", func() bool { return s.Stats().Retained == 0 })
+	if k := s.local.kept; k.bytes != 0 || len(k.topics)+len(k.order)+len(k.intents) != 0 {
+		t.Errorf("%d bytes, %d topics are left", k.bytes, len(k.topics))
 	}
 }
 
@@ -103,7 +137,8 @@ func TestRetainedCost(t *testing.T) {
 // owe most lose theirs.
 func TestUndeliveredAreBounded(t *testing.T) {
 	h := newFake()
-	s := start(t, h, Options{FanOut: true})
+	const bound = 4 << 20
+	s := start(t, h, Options{FanOut: true, MaxQueuedBytes: bound})
 	debtor := connect(t, s.addr, connectOptions{id: "debtor", persist: true, props: []byte{0x11, 0, 0, 0, 60}})
 	debtor.subscribe(1, "big/#", 1)
 	debtor.Close()
@@ -111,25 +146,35 @@ func TestUndeliveredAreBounded(t *testing.T) {
 	other.subscribe(1, "big/0", 1)
 	pub := connect(t, s.addr, connectOptions{id: "pub"})
 	payload := string(make([]byte, 250_000))
-	held := func(id string) (n int) {
-		cl, _ := s.engine.Clients.Get(id)
-		for _, pk := range cl.State.Inflight.GetAll(false) {
-			n += len(pk.Payload)
-		}
-		return n
-	}
-	for i := range 2 * maxOwed / len(payload) {
+	n := int64(2 * bound / len(payload))
+	for i := range n {
 		pub.publish(fmt.Sprint("big/", i), 1, payload)
 		pub.expectAck(1, 0)
 	}
-	eventually(t, "handled", func() bool { return s.fan.bytes.Load() == 0 })
-	pub.publish("end", 1, "")
-	pub.expectAck(1, 0)
-	if n := held("debtor"); n > maxOwed {
-		t.Errorf("%d bytes wait for one client", n)
+	eventually(t, "handled", func() bool { return s.Stats().FanOut == n })
+	if st := s.Stats(); st.QueuedBytes > bound || st.QueuedBytes < bound/2 || st.FanOutDropped["undelivered_full"] == 0 || s.n.limits[limitQueuedBytes].Load() == 0 {
+		t.Errorf("%d bytes wait, dropped %v", st.QueuedBytes, st.FanOutDropped)
 	}
-	if held("other") != len(payload) || s.Stats().FanOutDropped["undelivered_full"] == 0 {
-		t.Errorf("other holds %d, dropped %v", held("other"), s.Stats().FanOutDropped)
+	body := other.expect(0x32)
+	other.send(packet(typePuback<<4, body[7:9]))
+	other.ping()
+	debtor = connect(t, s.addr, connectOptions{id: "debtor", persist: true})
+	body = debtor.expect(0x32)
+	first, _ := strconv.Atoi(string(body[6 : 2+int(body[1])]))
+	for i := int64(first); ; i++ {
+		at := 2 + int(body[1])
+		if topic := string(body[2:at]); topic != fmt.Sprint("big/", i) {
+			t.Errorf("got %s, want big/%d: the oldest are lost, no other", topic, i)
+		}
+		debtor.send(packet(typePuback<<4, body[at:at+2]))
+		if i == n-1 {
+			break
+		}
+		body = debtor.expect(0x32)
+	}
+	debtor.ping()
+	if st := s.Stats(); st.QueuedBytes != 0 || st.QueuedMessages != 0 {
+		t.Errorf("%d bytes wait in %d messages", st.QueuedBytes, st.QueuedMessages)
 	}
 }
 
@@ -160,58 +205,4 @@ func TestSubscriberPacketLimit(t *testing.T) {
 	sub = connect(t, s.addr, o)
 	sub.expect(0x3A) // "fits"
 	sub.ping()
-}
-
-// Towards subscribers topics are never replaced by aliases.
-func TestNoAliasesToSubscribers(t *testing.T) {
-	h := newFake()
-	s := start(t, h, Options{FanOut: true})
-	o := connectOptions{id: "sub", persist: true, props: []byte{0x11, 0, 0, 0, 60, 0x22, 0, 10}}
-	sub := connect(t, s.addr, o)
-	sub.subscribe(1, "t", 1)
-	pub := connect(t, s.addr, connectOptions{id: "pub"})
-	for i := range 2 {
-		pub.publish("t", i+1, "x")
-		pub.expectAck(i+1, 0)
-		if body := sub.expect(0x32); body[1] != 1 || body[2] != 't' {
-			t.Errorf("message %d without topic: % x", i, body)
-		}
-	}
-	sub.Close()
-	eventually(t, "gone", func() bool { return s.Clients() == 1 })
-	sub = connect(t, s.addr, o)
-	for range 2 {
-		if body := sub.expect(0x3A); body[1] != 1 || body[2] != 't' {
-			t.Errorf("resent without topic: % x", body)
-		}
-	}
-}
-
-// The levels of all filters are bounded, and come back.
-func TestFilterLevelsAreBounded(t *testing.T) {
-	h := newFake()
-	s := start(t, h, Options{FanOut: true})
-	deep := string(bytes.Repeat([]byte("/"), maxLevels-1))
-	var code byte
-	for i := 0; code != QuotaExceeded; i++ {
-		if i > 2*maxTotalLevels/maxLevels/maxSubscriptions {
-			t.Fatal("no bound")
-		}
-		c := connect(t, s.addr, connectOptions{id: fmt.Sprint("c", i)})
-		for j := 0; j < maxSubscriptions && code == 0; j++ {
-			code = c.subscribe(1, fmt.Sprint(j)+deep, 0)
-		}
-		defer c.Close()
-	}
-	all := s.engine.Clients.GetAll()
-	for _, cl := range all {
-		s.engine.UnsubscribeClient(cl)
-		for filter := range cl.State.Subscriptions.GetAll() {
-			cl.State.Subscriptions.Delete(filter)
-		}
-	}
-	s.forgetSessions(time.Now(), nil)
-	if n := s.levels.Load(); n != 0 {
-		t.Errorf("%d levels are left", n)
-	}
 }

@@ -5,12 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync"
 	"time"
-
-	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 // Run serves until ctx ends or a listener breaks, and returns when every
@@ -18,6 +17,12 @@ import (
 // once. At the end of ctx clients may read what is acknowledged within half a
 // second, and MQTT 5 clients are told that the server shuts down.
 func (f *Front) Run(ctx context.Context) error {
+	if err := f.load(); err != nil {
+		for _, l := range f.o.Listeners {
+			_ = l.Close()
+		}
+		return err
+	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var keepers, acceptors sync.WaitGroup
@@ -40,7 +45,7 @@ func (f *Front) Run(ctx context.Context) error {
 	}
 	acceptors.Wait()
 	f.endConns()
-	f.wills.tick(time.Now(), true)
+	f.wills.stop()
 	cancel()
 	keepers.Wait()
 	f.tasks.stop() // last: all of the above may have left something to write
@@ -79,15 +84,19 @@ func (f *Front) accept(ctx context.Context, l net.Listener) error {
 func (f *Front) serve(raw net.Conn) {
 	c := newConn(f, raw)
 	f.mu.Lock()
-	if f.stopping.Load() || len(f.conns) >= f.o.MaxClients+f.o.MaxClients/4+16 {
+	if f.stopping.Load() {
 		f.mu.Unlock()
-		f.n.protocol("too_many_connections")
 		_ = raw.Close()
 		return
 	}
 	f.conns[c] = struct{}{}
 	f.serving.Add(1)
 	f.mu.Unlock()
+	if !f.strangers.enter(c, f.maxStrangers()) {
+		f.n.limit(limitStrangers)
+		f.n.protocol("strangers")
+		c.endLost(errCrowded)
+	}
 	go func() {
 		defer f.serving.Done()
 		defer func() {
@@ -99,22 +108,22 @@ func (f *Front) serve(raw net.Conn) {
 	}()
 }
 
+// maxStrangers bounds the connections that are not let in.
+func (f *Front) maxStrangers() int { return f.o.MaxClients/4 + 16 }
+
 // serve runs a connection from its first byte to its last.
 func (c *conn) serve() {
-	_ = c.Conn.SetDeadline(time.Now().Add(c.f.o.ConnectTimeout)) // mochi has no such limit
-	if c.handshake() {
-		c.runEngine()
+	_ = c.Conn.SetDeadline(time.Now().Add(c.f.o.ConnectTimeout))
+	if c.ending.Load() {
+		c.wake()
+	} else if c.handshake() {
+		c.talk()
 	}
-	_ = c.Close() // if nobody did
-	_ = c.strangerBytes(0)
-	c.unlockStripe()
-	c.reader, c.subscribe.retained = reader{}, retainedWork{} // a session that outlives the connection keeps c
-	if c.session == nil {
-		c.f.n.connectsFailed.Add(1)
-		c.f.log.Debug("connection ended before it was let in", "remote", c.RemoteAddr().String(), "reason", c.reason)
-	} else {
-		c.leave()
-	}
+	c.endQuietly(errEnded) // if nobody did
+	c.f.strangers.leave(c)
+	c.f.partials.account(c, 0, math.MaxInt64)
+	c.reader = reader{} // a will that waits keeps c
+	c.leave()
 	c.shut()
 }
 
@@ -131,52 +140,64 @@ func (c *conn) handshake() bool {
 	return true
 }
 
-// runEngine lets mochi serve the connection. A client must not be able to stop
-// the process by what it sends, and mochi has panicked on packets from outside
-// (see checkFilters): that ends the connection. A panic of the Handler is not
-// ours to stop.
-func (c *conn) runEngine() {
+// talk handles what the client sends until the connection ends. A client must
+// not be able to stop the process by what it sends, and the decoders of mochi
+// have panicked on packets from outside: that ends the connection. A panic of
+// the Handler is not ours to stop.
+func (c *conn) talk() {
 	defer func() {
 		if c.calling {
 			return // unwinding out of the Handler
 		}
 		if p := recover(); p != nil {
-			c.f.n.protocol("engine_panic")
-			c.f.log.Warn("protocol engine cannot read what a client sent", "client", c.id, "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p))
-			c.f.log.Debug("protocol engine panicked", "stack", string(debug.Stack()))
-			c.endLost(fmt.Errorf("protocol engine panicked: %v", p))
+			c.f.n.protocol("panic")
+			c.f.note(c, "panic", "what a client sent cannot be handled", "panic", fmt.Sprint(p))
+			c.f.log.Debug("connection panicked", "stack", string(debug.Stack()))
+			c.endLost(fmt.Errorf("handling what the client sent panicked: %v", p))
 		}
 	}()
-	_ = c.f.engine.EstablishConnection("front", c) // the reason is in c
-}
-
-// leave ends an admitted client's session: the will, if it is due, and Close.
-func (c *conn) leave() {
-	if c.open.Load() {
-		c.f.n.clients.Add(-1)
+	if !c.greet() {
+		return
 	}
-	c.f.log.Debug("client left", "client", c.id, "remote", c.RemoteAddr().String(), "reason", c.reason)
-	// A stop is no failure of the client: its will would be untrue.
-	due := c.will != nil && !c.clean.Load() && !errors.Is(c.reason, errShutdown) && c.open.Load()
-	if due && c.will.delay > 0 {
-		waits := false
-		c.lockStripe()
-		// The client may be back already: then nobody looks for a will that waits.
-		switch c.successor {
-		case successorNone:
-			waits = c.f.wills.wait(c)
-		case successorResumed:
-			due = false // [MQTT-3.1.3-9]
+	for {
+		if err := c.handlePackets(); err != nil {
+			_ = c.protocolError(err)
+			return
 		}
-		c.unlockStripe()
-		if waits {
+		if c.ending.Load() || c.fill() != nil {
 			return
 		}
 	}
-	if due {
-		c.publishWill()
+}
+
+// leave ends what an admitted client had beside its socket: the will, the place
+// at its session, the Session.
+func (c *conn) leave() {
+	if c.session == nil {
+		c.f.n.connectsFailed.Add(1)
+		c.f.log.Debug("connection ended before it was let in", "remote", c.RemoteAddr().String(), "reason", c.reason)
+		c.vacate()
+		return
 	}
-	c.session.Close(c.reason)
+	c.f.log.Debug("client left", "client", c.id, "remote", c.RemoteAddr().String(), "reason", c.reason)
+	waits := false
+	if s := c.s; s != nil {
+		c.f.n.clients.Add(-1)
+		s.mu.Lock()
+		s.conn, s.away = nil, time.Now()
+		s.out.leave()
+		expiry := s.expiry
+		s.mu.Unlock()
+		waits = c.concludeWill(expiry)
+		if expiry == 0 {
+			c.sit(nil)
+			s.end()
+		}
+	}
+	c.vacate()
+	if !waits {
+		c.session.Close(c.reason)
+	}
 }
 
 // endConns ends all connections and waits for them.
@@ -210,9 +231,11 @@ func (f *Front) endConns() {
 	}
 }
 
-// keepHouse publishes wills that are due and forgets sessions.
+// idleAfter is how long a client must be silent for its buffers to shrink.
+const idleAfter = 5 * time.Second
+
+// keepHouse publishes wills that are due, ends sessions, and takes memory back.
 func (f *Front) keepHouse(ctx context.Context) {
-	away := make(map[*mqtt.Client]time.Time)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -220,59 +243,27 @@ func (f *Front) keepHouse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			f.wills.tick(now, false)
-			f.forgetSessions(now, away)
+			f.wills.tick(now)
+			f.expireSessions(now)
+			f.trimIdle(now)
 		}
 	}
 }
 
-// forgetSessions ends the sessions of clients that are away for too long, by
-// the monotonic clock, and those beyond MaxClients. away says since when.
-func (f *Front) forgetSessions(now time.Time, away map[*mqtt.Client]time.Time) {
-	all := f.engine.Clients.GetAll()
-	f.countLevels(all)
-	for cl := range away {
-		if all[cl.ID] != cl {
-			delete(away, cl)
+// trimIdle lets connections give memory back on which nothing happens.
+func (f *Front) trimIdle(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		if c.open.Load() && c.fat.Load() && c.idle(now) {
+			c.fat.Store(false)
+			c.trim.Store(true)
+			c.wake()
+			c.kick()
 		}
-	}
-	for id, cl := range all {
-		if !cl.Closed() {
-			continue
-		}
-		since, known := away[cl]
-		if !known {
-			if len(away) < f.o.MaxClients {
-				away[cl] = now
-				continue
-			}
-		} else if now.Sub(since) < sessionExpiry(cl) {
-			continue
-		}
-		f.forgetSession(id, cl)
-		delete(away, cl)
 	}
 }
 
-func sessionExpiry(cl *mqtt.Client) time.Duration {
-	seconds := uint32(maxSessionExpiry)
-	if cl.Properties.ProtocolVersion == 5 {
-		seconds = min(seconds, cl.Properties.Props.SessionExpiryInterval)
-	} else if cl.Properties.Clean {
-		seconds = 0 // its CONNACK could not be sent: mochi forgets to clear it away
-	}
-	return time.Duration(seconds) * time.Second
-}
-
-func (f *Front) forgetSession(id string, cl *mqtt.Client) {
-	m := f.stripeOf(id)
-	m.Lock()
-	defer m.Unlock()
-	if now, ok := f.engine.Clients.Get(id); !ok || now != cl {
-		return // it came back
-	}
-	cl.ClearInflights()
-	f.engine.UnsubscribeClient(cl)
-	f.engine.Clients.Delete(id)
-	f.wills.returned(id, true) // due when the session ends [MQTT-3.1.3-9]
+func (c *conn) idle(now time.Time) bool {
+	return now.Sub(c.f.began)-time.Duration(c.lastRead.Load()) > idleAfter
 }

@@ -20,6 +20,16 @@ type Handler interface {
 	Connect(ctx context.Context, p *Peer) (Session, Welcome, error)
 }
 
+// WillHandler is a Handler that also takes wills whose connections are not there
+// any more: after a restart, the wills of those clients that do not come back in
+// time. Without it these are dropped, and counted.
+type WillHandler interface {
+	// Will takes a will as Session.Publish takes a message: without blocking, and
+	// settle is called once. Wills of different clients come from one goroutine,
+	// one after the other.
+	Will(p *Publish, clientID, username string, settle Settle)
+}
+
 // Session is what a Handler made of one connection.
 type Session interface {
 	// Publish takes a message: from the connection's reader, in the order of
@@ -60,6 +70,9 @@ type Peer struct {
 	Remote net.Addr
 	// TLS is nil on a plain connection.
 	TLS *tls.ConnectionState
+	// Transport is "tcp", "tls", "ws" or "wss": a connection with a method
+	// Transport() string says it itself.
+	Transport string
 	// Disconnect ends the connection: MQTT 5 clients are told code and reason.
 	// It returns at once, may be called from any goroutine and more than once;
 	// the first call decides. A Publish that is about to begin may still come
@@ -94,7 +107,8 @@ func (r *Refusal) Error() string {
 
 // Publish is one message from a client.
 type Publish struct {
-	// Topic is a valid topic name, aliases resolved, that does not begin with $.
+	// Topic is a valid topic name, aliases resolved. It may begin with $, but is
+	// not below $SYS or $share.
 	Topic   string
 	Payload []byte
 	QoS     byte

@@ -1,42 +1,62 @@
 package mqttfront
 
 import (
+	"encoding/binary"
+	"errors"
 	"sync"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // will is the last will of a connection.
 type will struct {
-	pub    Publish
-	delay  time.Duration
-	expiry uint32
+	pub      Publish
+	delay    time.Duration
+	username string
+	key      string // in the Store; empty: not there
+	restored bool   // read from the Store: its connection ended with the process
 }
 
-// willOf reads the will of a CONNECT.
-func willOf(pk packets.Packet) *Publish {
-	w, p := &pk.Connect, publishProps{}
-	props := &w.WillProperties
-	p.keep = keptProperties(props)
-	return &Publish{Topic: w.WillTopic, Payload: w.WillPayload, QoS: w.WillQos, Retain: w.WillRetain, Will: true, Properties: p.keep}
-}
-
-// takeWill makes a will of what the Handler left of it. It is due when its
-// delay has passed or the session ends, whichever comes first. [MQTT-3.1.3-9]
-func takeWill(p *Publish, pk packets.Packet) *will {
-	if p == nil {
+// takeWill makes a will of what the Handler left of it.
+func (c *conn) takeWill(h *hello, peer *Peer, s *session) *will {
+	if peer.Will == nil {
 		return nil
 	}
-	w := &will{pub: *p, expiry: pk.Connect.WillProperties.MessageExpiryInterval}
-	delay := min(pk.Connect.WillProperties.WillDelayInterval, pk.Properties.SessionExpiryInterval, maxSessionExpiry)
-	w.delay = time.Duration(delay) * time.Second
+	w := &will{pub: *peer.Will, delay: time.Duration(h.willDelay) * time.Second, username: h.username}
+	w.pub.Will = true
+	if c.f.o.Store != nil {
+		w.key = "w/" + s.key
+	}
 	return w
 }
 
 // size is what the will costs in memory, roughly.
 func (w *will) size() int {
-	return len(w.pub.Topic) + len(w.pub.Payload) + propertiesSize(w.pub.Properties) + entryCost
+	n := len(w.pub.Topic) + len(w.pub.Payload) + entryCost
+	if p := w.pub.Properties; p != nil {
+		n += len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData) + userSize(p.User)
+	}
+	return n
+}
+
+// storedAs is the change that keeps the will: version, delay in seconds, client
+// id, user name, message.
+func (w *will) storedAs(id string) Change {
+	v := binary.BigEndian.AppendUint32([]byte{storeVersion}, uint32(w.delay/time.Second))
+	v = appendString(appendString(v, id), w.username)
+	return Change{Key: w.key, Value: appendStored(v, &w.pub)}
+}
+
+func decodeWill(key string, value []byte) (w *will, id string, ok bool) {
+	r := propReader{b: value}
+	version, delay := r.take(1), r.take(4)
+	id, username := r.text(), r.text()
+	if r.bad || version[0] != storeVersion || id == "" {
+		return nil, "", false
+	}
+	w = &will{username: username, key: key, restored: true, delay: time.Duration(binary.BigEndian.Uint32(delay)) * time.Second}
+	w.pub, ok = decodeStored(r.b)
+	w.pub.Will = true
+	return w, id, ok && !reservedTopic(w.pub.Topic)
 }
 
 // publishWill gives the will to the Session as a message that nobody awaits an
@@ -46,12 +66,48 @@ func (c *conn) publishWill() {
 	c.will = nil
 	c.f.n.wills.Add(1)
 	e := c.acks.slot(c)
-	e.pub, e.expiry = w.pub, w.expiry
-	e.size = w.size()
+	e.pub, e.message, e.size = w.pub, true, w.size()
+	if w.key != "" {
+		e.pub.Save = []Change{{Key: w.key}}
+	}
 	c.bytes.Add(int64(e.size))
 	c.f.bytes.Add(int64(e.size))
 	c.acks.push(e)
-	c.session.Publish(&e.pub, e.settle)
+	c.give(e, func(r Result) {
+		if w.key != "" && r.Code >= UnspecifiedError && !r.Withhold {
+			c.f.save([]Change{{Key: w.key}}, nil) // refused for good
+		}
+		e.settle(r)
+	})
+}
+
+// dropWill forgets the will of a connection.
+func (c *conn) dropWill() {
+	if w := c.will; w != nil && w.key != "" {
+		c.f.save([]Change{{Key: w.key}}, nil)
+	}
+	c.will = nil
+}
+
+// concludeWill decides over the will of a connection that has ended, and begins
+// its delay if it has one. It reports whether the Session stays open for it. The
+// connection owns its client id's seat.
+func (c *conn) concludeWill(expiry time.Duration) (waits bool) {
+	switch {
+	case c.will == nil:
+	case c.clean:
+		c.dropWill() // [MQTT-3.14.4-3]
+	case errors.Is(c.reason, errShutdown):
+		c.will = nil // a stop is no failure of the client; what the Store has is for the next start
+	default:
+		// It is due when its delay has passed or the session ends, whichever
+		// comes first. [MQTT-3.1.3-9]
+		if delay := min(c.will.delay, expiry); delay > 0 && c.f.wills.wait(c, delay) {
+			return true
+		}
+		c.publishWill()
+	}
+	return false
 }
 
 // Bounds of the wills whose delay runs. Beyond them a will is published without
@@ -59,9 +115,12 @@ func (c *conn) publishWill() {
 const (
 	maxWaitingWills     = 1024
 	maxWaitingWillBytes = 1 << 20
+	// comeBack is what a client has, after a restart, to be back before its will
+	// is published.
+	comeBack = 10 * time.Second
 )
 
-// waitingWills are the wills whose delay runs. Their sessions are not closed
+// waitingWills are the wills whose delay runs. Their Sessions are not closed
 // yet. One for each client id.
 type waitingWills struct {
 	mu    sync.Mutex
@@ -74,18 +133,30 @@ type waitingWill struct {
 	due time.Time
 }
 
-// wait lets the delay of c's will begin; false: there is no room for it. The
-// stripe of c is locked.
-func (w *waitingWills) wait(c *conn) bool {
+// wait lets the delay of c's will begin; false: there is no room for it. c owns
+// its seat.
+func (w *waitingWills) wait(c *conn, delay time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	size := c.will.size()
 	if len(w.m) >= maxWaitingWills || w.bytes+size > maxWaitingWillBytes {
+		c.f.n.limit(limitWaitingWills)
 		return false
 	}
-	w.m[c.id] = waitingWill{c, time.Now().Add(c.will.delay)}
+	w.m[c.id] = waitingWill{c, time.Now().Add(delay)}
 	w.bytes += size
 	return true
+}
+
+// restore lets a client that was connected before a restart come back.
+func (w *waitingWills) restore(c *conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old := w.take(c.id); old != nil { // a damaged Store
+		old.dropWill()
+	}
+	w.bytes += c.will.size()
+	w.m[c.id] = waitingWill{c, time.Now().Add(max(c.will.delay, comeBack))}
 }
 
 // take removes the will of id, if there is one. The caller holds mu.
@@ -98,35 +169,73 @@ func (w *waitingWills) take(id string) (c *conn) {
 	return c
 }
 
-// returned is called when a client is back: its will is dropped, or due at once
-// if it began a new session. [MQTT-3.1.3-9]
-func (w *waitingWills) returned(id string, clean bool) {
+// returned is called when a client is back, or its session has ended: its will
+// is dropped, or due at once. [MQTT-3.1.3-9]
+func (w *waitingWills) returned(id string, ended bool) {
 	w.mu.Lock()
 	old := w.take(id)
 	w.mu.Unlock()
-	if old != nil {
-		old.concludeWill(clean)
+	if old == nil {
+		return
+	}
+	if ended && !old.will.restored {
+		old.publishWill()
+	} else {
+		old.dropWill()
+	}
+	old.session.Close(old.reason)
+}
+
+// tick publishes what is due.
+func (w *waitingWills) tick(now time.Time) {
+	for _, c := range w.all(func(e waitingWill) bool { return !now.Before(e.due) }) {
+		c.publishWill()
+		c.session.Close(c.reason)
 	}
 }
 
-// tick publishes what is due; with all set, nothing is published any more.
-func (w *waitingWills) tick(now time.Time, stop bool) {
+// stop lets go of all of them. What the Store has is for the next start.
+func (w *waitingWills) stop() {
+	for _, c := range w.all(func(waitingWill) bool { return true }) {
+		c.session.Close(c.reason)
+	}
+}
+
+// all takes out those for which ok holds.
+func (w *waitingWills) all(ok func(e waitingWill) bool) (out []*conn) {
 	w.mu.Lock()
-	var due []*conn
+	defer w.mu.Unlock()
 	for id, e := range w.m {
-		if stop || !now.Before(e.due) {
-			due = append(due, w.take(id))
+		if ok(e) {
+			out = append(out, w.take(id))
 		}
 	}
-	w.mu.Unlock()
-	for _, c := range due {
-		c.concludeWill(!stop)
-	}
+	return out
 }
 
-func (c *conn) concludeWill(publish bool) {
-	if publish {
-		c.publishWill()
+// restoreWill lets a will wait whose connection was open, or whose delay ran,
+// when the process ended.
+func (f *Front) restoreWill(w *will, id string) {
+	h, ok := f.handler.(WillHandler)
+	if !ok {
+		f.n.willsDropped.Add(1)
+		f.save([]Change{{Key: w.key}}, nil)
+		return
 	}
-	c.session.Close(c.reason)
+	c := newConn(f, nil) // nobody reads or writes it
+	c.id, c.will, c.reason = id, w, errShutdown
+	c.session = orphan{h: h, id: id, username: w.username}
+	c.endOnce.Do(func() { c.ending.Store(true) })
+	f.wills.restore(c)
 }
+
+// orphan is the Session of a will whose connection ended with the process.
+type orphan struct {
+	h            WillHandler
+	id, username string
+}
+
+func (o orphan) Publish(p *Publish, settle Settle) { o.h.Will(p, o.id, o.username, settle) }
+func (o orphan) Subscribe(string) bool             { return false }
+func (o orphan) Deliver(string) bool               { return false }
+func (o orphan) Close(error)                       {}

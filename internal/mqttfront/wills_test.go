@@ -2,8 +2,10 @@ package mqttfront
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A will goes through the session once the connection has broken, before Close,
@@ -152,5 +154,95 @@ func TestWaitingWillsAreBounded(t *testing.T) {
 	defer s.wills.mu.Unlock()
 	if s.wills.bytes > maxWaitingWillBytes || len(s.wills.m) < n/2 {
 		t.Errorf("%d wills of %d bytes wait", len(s.wills.m), s.wills.bytes)
+	}
+}
+
+// A will whose connection was open when the process ended, by a crash or a stop,
+// is published after the restart, once, unless the client comes back in time.
+func TestWillsOutliveARestart(t *testing.T) {
+	for _, how := range []string{"crash", "stop"} {
+		t.Run(how, func(t *testing.T) {
+			j := newJournal()
+			s, _ := stored(t, j, Options{FanOut: true})
+			will := func(id string) connectOptions {
+				return connectOptions{id: id, user: "user", willTopic: "will", will: id, willFlags: 2<<3 | 1<<5}
+			}
+			for _, id := range []string{"gone", "back", "back, kept"} {
+				o := will(id)
+				o.persist, o.props = id == "back, kept", expiryProp(60)
+				connect(t, s.addr, o)
+			}
+			connect(t, s.addr, will("left")).disconnect()
+			connect(t, s.addr, will("broken")).Close()
+			eventually(t, "the broken one's will", func() bool { return len(j.published()) == 1 })
+			delayed := will("delayed")
+			delayed.persist, delayed.props, delayed.willProps = true, expiryProp(60), []byte{propWillDelay, 0, 0, 0, 30}
+			connect(t, s.addr, delayed).Close()
+			eventually(t, "its delay runs", func() bool { return s.Clients() == 3 })
+			if n := len(j.keys("w/")); n != 4 {
+				t.Fatalf("%d wills stored, want 4", n)
+			}
+			if how == "crash" {
+				j = s.crash(j, 0)
+			} else if err := s.stop(); err != nil {
+				t.Fatal(err)
+			}
+			s, h := stored(t, j, Options{FanOut: true})
+			connect(t, s.addr, connectOptions{id: "back"})
+			connect(t, s.addr, connectOptions{id: "back, kept", persist: true})
+			s.wills.tick(time.Now().Add(comeBack - time.Second))
+			if len(h.orphans) != 0 {
+				t.Errorf("wills before their time: %q", h.orphans)
+			}
+			s.wills.tick(time.Now().Add(comeBack + time.Second))
+			if want := []string{"gone/user: will=gone"}; !slices.Equal(h.orphans, want) {
+				t.Errorf("wills %q, want %q", h.orphans, want)
+			}
+			s.wills.tick(time.Now().Add(31 * time.Second))
+			if len(h.orphans) != 2 {
+				t.Errorf("wills %q", h.orphans)
+			}
+			eventually(t, "none is stored", func() bool { return len(j.keys("w/")) == 0 })
+			if !slices.Equal(j.published(), []string{"broken", "gone", "delayed"}) {
+				t.Errorf("published %q", j.published())
+			}
+		})
+	}
+}
+
+// A will that nobody takes after a restart is counted, and not kept for ever.
+func TestOrphanWillsWithoutHandler(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{})
+	connect(t, s.addr, connectOptions{id: "a", willTopic: "w", will: "x"})
+	j = s.crash(j, 0)
+	f := New(welcoming{newFake(), Welcome{}} /* no WillHandler */, Options{Store: j})
+	if err := f.load(); err != nil {
+		t.Fatal(err)
+	}
+	if st := f.Stats(); st.WillsDropped != 1 {
+		t.Errorf("%+v", st)
+	}
+	eventually(t, "none is stored", func() bool { return len(j.keys("w/")) == 0 })
+}
+
+// While the disk refuses, the will stays stored; a will that is refused for
+// good does not.
+func TestRefusedWills(t *testing.T) {
+	for _, r := range []Result{{Code: QuotaExceeded}, {Withhold: true}} {
+		j := newJournal()
+		s, h := stored(t, j, Options{})
+		h.publish = func(_ *fakeSession, _ *Publish, settle Settle) { settle(r) }
+		c := connect(t, s.addr, connectOptions{id: "a", willTopic: "w", will: "x"})
+		session := h.session(t, 0)
+		c.Close()
+		h.await(t, "Close", func() bool { return session.closed == 1 })
+		want := 0
+		if r.Withhold {
+			want = 1
+		}
+		if n := len(j.keys("w/")); n != want {
+			t.Errorf("%+v: %d wills stored, want %d", r, n, want)
+		}
 	}
 }

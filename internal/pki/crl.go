@@ -31,6 +31,7 @@ type crlFile struct {
 
 // revocations is one content of such a file. It does not change.
 type revocations struct {
+	sum        Sum // of the file
 	lists      int
 	revoked    map[string]struct{} // by issuer and serial number
 	nextUpdate time.Time           // the earliest; zero: none
@@ -71,12 +72,13 @@ func (f *crlFile) get(ca *authorities) (*revocations, error) {
 	if f.last == nil || err != nil || !f.at.same(at) || f.under != ca {
 		var now *revocations
 		if err == nil {
-			now, err = readRevocations(f.path, ca)
+			now, err = f.read(ca)
 		}
 		f.told.about(f.log, "revocation lists", err)
 		switch {
 		case err == nil:
-			f.last, f.at, f.under, f.toldStale = now, at, ca, false
+			f.toldStale = f.toldStale && f.last == now
+			f.last, f.at, f.under = now, at, ca
 		case f.last == nil:
 			return nil, fmt.Errorf("read the revocation lists: %w", err)
 		}
@@ -91,12 +93,21 @@ func (f *crlFile) get(ca *authorities) (*revocations, error) {
 	return f.last, nil
 }
 
-func readRevocations(path string, ca *authorities) (*revocations, error) {
-	data, err := readBounded(path, maxCRL)
+// read gives last again if neither the content nor the authorities changed. mu
+// is held.
+func (f *crlFile) read(ca *authorities) (*revocations, error) {
+	data, err := readBounded(f.path, maxCRL)
 	if err != nil {
 		return nil, err
 	}
-	out := &revocations{revoked: map[string]struct{}{}}
+	if f.last != nil && f.under == ca && f.last.sum == HashSecret(data) {
+		return f.last, nil
+	}
+	return parseRevocations(f.path, data, ca)
+}
+
+func parseRevocations(path string, data []byte, ca *authorities) (*revocations, error) {
+	out := &revocations{sum: HashSecret(data), revoked: map[string]struct{}{}}
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		if err := out.add(data, ca); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)

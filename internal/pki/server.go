@@ -151,7 +151,12 @@ func (s *Server) current() (*Trust, error) {
 		t.config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	// Not VerifyPeerCertificate, which a resumed session passes by.
-	t.config.VerifyConnection = func(cs tls.ConnectionState) error { return t.Check(&cs) }
+	t.config.VerifyConnection = func(cs tls.ConnectionState) error {
+		if cs.DidResume || len(cs.PeerCertificates) == 0 {
+			return t.Check(&cs)
+		}
+		return t.notRevoked(cs.VerifiedChains) // the handshake has just verified them
+	}
 	s.trust = t
 	return t, nil
 }
@@ -233,6 +238,11 @@ func (t *Trust) Check(cs *tls.ConnectionState) error {
 	if err != nil {
 		return &certError{"client_cert", fmt.Errorf("certificate of %.80q: %w", leaf.Subject.CommonName, err)}
 	}
+	return t.notRevoked(chains)
+}
+
+// notRevoked wants one chain in which nothing is revoked.
+func (t *Trust) notRevoked(chains [][]*x509.Certificate) (err error) {
 	if t.lists == nil {
 		return nil
 	}

@@ -140,6 +140,7 @@ type caPool struct {
 
 // authorities is one content of a file of certificates. It does not change.
 type authorities struct {
+	sum   Sum // of the file
 	pool  *x509.CertPool
 	certs []*x509.Certificate
 }
@@ -160,7 +161,7 @@ func (c *caPool) get() (*authorities, error) {
 	}
 	var now *authorities
 	if err == nil {
-		now, err = readAuthorities(c.path)
+		now, err = readAuthorities(c.path, c.last)
 	}
 	c.told.about(c.log, "authorities", err)
 	switch {
@@ -172,12 +173,17 @@ func (c *caPool) get() (*authorities, error) {
 	return c.last, nil
 }
 
-func readAuthorities(path string) (*authorities, error) {
+// readAuthorities gives last again if the content is the same: who holds it can
+// tell by that that nothing has changed.
+func readAuthorities(path string, last *authorities) (*authorities, error) {
 	data, err := readBounded(path, maxPEM)
 	if err != nil {
 		return nil, err
 	}
-	a := &authorities{pool: x509.NewCertPool()}
+	a := &authorities{sum: HashSecret(data), pool: x509.NewCertPool()}
+	if last != nil && last.sum == a.sum {
+		return last, nil
+	}
 	for len(data) > 0 {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {

@@ -19,8 +19,9 @@ import (
 
 // authority issues certificates for the tests.
 type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	serial int64
 }
 
 func newAuthority(t *testing.T, name string) *authority {
@@ -30,7 +31,7 @@ func newAuthority(t *testing.T, name string) *authority {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +40,7 @@ func newAuthority(t *testing.T, name string) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authority{cert, key}
+	return &authority{cert, key, 1}
 }
 
 func (a *authority) writeCA(t *testing.T, path string) {
@@ -47,15 +48,22 @@ func (a *authority) writeCA(t *testing.T, path string) {
 	writePEM(t, path, "CERTIFICATE", a.cert.Raw)
 }
 
-func (a *authority) issue(t *testing.T, name, certPath, keyPath string) {
+func (a *authority) issue(t *testing.T, name, certPath, keyPath string) *x509.Certificate {
 	t.Helper()
+	return a.issueAs(t, certPath, keyPath, func(c *x509.Certificate) { c.Subject.CommonName, c.DNSNames = name, []string{name} })
+}
+
+func (a *authority) issueAs(t *testing.T, certPath, keyPath string, change func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
+	a.serial++
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(a.serial), NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	change(tmpl)
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +74,11 @@ func (a *authority) issue(t *testing.T, name, certPath, keyPath string) {
 	}
 	writePEM(t, certPath, "CERTIFICATE", der)
 	writePEM(t, keyPath, "PRIVATE KEY", keyDER)
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 func writePEM(t *testing.T, path, kind string, der []byte) {

@@ -92,7 +92,7 @@ func (b *Buffer) moveState(seg *segment) error {
 	}
 	m := entryMover{b: b, from: seg}
 	var failed error
-	err := b.eachKept(seg, &b.mover, &k, func(slot uint32, key, value []byte) {
+	err := b.tryKept(seg, &b.mover, &k, func(slot uint32, key, value []byte) {
 		if failed == nil && !m.found.has(slot) {
 			failed = m.entry(slot, key, value)
 		}
@@ -106,7 +106,8 @@ func (b *Buffer) moveState(seg *segment) error {
 	if failed != nil {
 		return (&mover{b: b}).failed(failed)
 	}
-	return b.missedEntries(seg, &kept{}, err)
+	b.missedEntries(seg, &kept{}, err)
+	return nil
 }
 
 // entryMover collects moved entries into frames.

@@ -17,6 +17,11 @@ type specimen struct {
 	open  map[stream.Position]string // of that, not settled
 	where map[stream.Position]place
 	names []string
+
+	entries  map[string]string          // the map at the end
+	values   map[string]map[string]bool // all that ever stood under a key
+	entryAt  map[string]place           // where the last change of a key stands
+	hitOlder int                        // how often damage met a key's last change
 }
 
 // place is where a record's frame stands.
@@ -33,7 +38,8 @@ func testOptions() Options {
 }
 
 func makeSpecimen() *specimen {
-	s := &specimen{dir: newMemDir(), all: map[stream.Position]string{}, open: map[stream.Position]string{}, where: map[stream.Position]place{}}
+	s := &specimen{dir: newMemDir(), all: map[stream.Position]string{}, open: map[stream.Position]string{}, where: map[stream.Position]place{},
+		entries: map[string]string{}, values: map[string]map[string]bool{}, entryAt: map[string]place{}}
 	check := func(err error) {
 		if err != nil {
 			panic(err)
@@ -50,6 +56,7 @@ func makeSpecimen() *specimen {
 					s.all[p], s.open[p] = text, text
 				}))
 			}
+			s.change(b, life, i, check)
 			check(b.commit(true))
 			if i%5 == 4 {
 				batch, ok, err := b.Next(stream.Urgent, Limit{Messages: 3})
@@ -71,6 +78,28 @@ func makeSpecimen() *specimen {
 	return s
 }
 
+// change writes entries with the messages of a step, or in the next frame.
+func (s *specimen) change(b *Buffer, life, i int, check func(error)) {
+	if i%3 == 0 {
+		check(b.commit(true))
+	}
+	e := Entry{Key: fmt.Sprintf("key/%d", i%9), Value: fmt.Appendf(nil, "life %d value %d", life, i)}
+	if i%4 == 3 {
+		e.Value = nil
+	}
+	once := Entry{Key: fmt.Sprintf("once/%d/%d", life, i), Value: []byte("once")}
+	for _, e := range []Entry{e, once} {
+		if s.values[e.Key] == nil {
+			s.values[e.Key] = map[string]bool{}
+		}
+		s.values[e.Key][string(e.Value)] = true
+		if s.entries[e.Key] = string(e.Value); e.Value == nil {
+			delete(s.entries, e.Key)
+		}
+	}
+	check(b.Commit(Write{State: []Entry{e, once}}, nil))
+}
+
 func (s *specimen) locate(b *Buffer) {
 	for _, seg := range append(slices.Clone(b.segs.live), b.segs.head) {
 		var v frameView
@@ -81,6 +110,13 @@ func (s *specimen) locate(b *Buffer) {
 			}
 			if v.kind == kindSnapshot {
 				snapshotEnd = v.next / pageSize
+			}
+			if m, ok := parseMapOps(v.rest); ok {
+				m.each(func(kind byte, _ uint32, key, _ []byte) {
+					if kind != changeMoved {
+						s.entryAt[string(key)] = place{segmentName(seg.id), off / pageSize, v.next/pageSize - 1, snapshotEnd}
+					}
+				})
 			}
 			for _, g := range v.groups {
 				for n := g.first; n < g.first+g.count; n++ {
@@ -149,6 +185,9 @@ func TestEachPageDamaged(t *testing.T) {
 			}
 		}
 	}
+	if s.hitOlder < 10 {
+		t.Fatalf("damage met only %d entries", s.hitOlder)
+	}
 }
 
 func checkDamage(t *testing.T, all []damage) {
@@ -170,6 +209,7 @@ func checkDamage(t *testing.T, all []damage) {
 		return
 	}
 	defer b.Close()
+	s.checkMap(t, all, hit, stateOf(t, b), b.Stats().StateDropped)
 	out, lost := drainAll(t, b)
 	for p, text := range out {
 		if want, ok := s.all[p]; !ok || want != text {
@@ -189,6 +229,40 @@ func checkDamage(t *testing.T, all []damage) {
 	}
 	if st := b.Stats(); !st.ConservationOK {
 		t.Fatalf("after %v: %+v", all, st)
+	}
+}
+
+// checkMap: no value comes out that did not stand under its key. Where one page
+// was hit, every key has its last value, or, if that page held its last change,
+// none; never an older one.
+func (s *specimen) checkMap(t *testing.T, all []damage, hit map[string]map[int64]bool, got map[string]string, dropped uint64) {
+	for key, value := range got {
+		if !s.values[key][value] {
+			t.Fatalf("after %v: %q is %q", all, key, value)
+		}
+	}
+	if len(hit) > 1 || len(all) > 1 {
+		return
+	}
+	missing := 0
+	for key, at := range s.entryAt {
+		want, there := s.entries[key]
+		value, is := got[key]
+		met := damagedIn(hit[at.name], at.first, at.last)
+		if met {
+			s.hitOlder++
+		}
+		switch {
+		case is && (!there || value != want):
+			t.Fatalf("after %v: %q is %q, an older value than %q (%v)", all, key, value, want, there)
+		case !is && there && !met:
+			t.Fatalf("after %v: %q is gone, it stands in an undamaged frame (%+v)", all, key, at)
+		case !is && there:
+			missing++
+		}
+	}
+	if missing > 0 && dropped == 0 {
+		t.Fatalf("after %v: %d entries are missing, none counted", all, missing)
 	}
 }
 

@@ -218,8 +218,12 @@ func TestExpiredGivesRoom(t *testing.T) {
 			if more := fill(); more > 0 {
 				t.Fatalf("%d messages after the journal was full", more)
 			}
+			flying, _ := next(t, b.Buffer, stream.Normal, Limit{Messages: 5})
 			b.pass(10)
 			b.makeRoom()
+			if s := b.Stats(); len(flying.Records) != 5 || s.InFlight != 5 || s.Expired == 0 {
+				t.Fatalf("%d were in flight: %+v", len(flying.Records), s)
+			}
 			if after := fill(); after < before/2 {
 				t.Fatalf("room for %d, before for %d", after, before)
 			}

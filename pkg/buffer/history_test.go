@@ -129,6 +129,8 @@ func checkIndex(t fataler, b *Buffer) {
 	switch k := &b.keys; {
 	case live != len(k.index) || bytes != k.bytes:
 		t.Fatalf("%d slots for %d keys, %d bytes counted as %d", live, len(k.index), bytes, k.bytes)
+	case len(k.ahead) > 0 && b.waiting == 0:
+		t.Fatalf("%d keys are reserved, nothing waits", len(k.ahead))
 	case len(k.ahead) == 0 && k.projected != k.bytes:
 		t.Fatalf("%d bytes projected, nothing waits, %d are there", k.projected, k.bytes)
 	case k.bytes > k.max:

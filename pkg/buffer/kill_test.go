@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -42,6 +44,23 @@ func childMain(dir string) {
 			}
 		}
 	}()
+	if err := b.State(func(key string, value []byte) bool { fmt.Printf("M %s %s\n", key, value); return true }); err != nil {
+		fmt.Println("E", err)
+	}
+	fmt.Println("M end")
+	go func() { // entries: one Write after another, each replaces, adds and removes
+		for i := 0; ; i++ {
+			text, done := fmt.Sprintf("%d-%d", os.Getpid(), i), make(chan error)
+			w := Write{State: []Entry{{Key: "last", Value: []byte(text)}, {Key: fmt.Sprintf("ring/%d", i%200), Value: []byte(text)}, {Key: fmt.Sprintf("ring/%d", (i+100)%200)}}, Lazy: i%5 == 0}
+			fmt.Println("T " + text) // in the pipe before it is written
+			if err := b.Commit(w, func(_ stream.Position, err error) { done <- err }); err != nil {
+				lines <- "E " + err.Error()
+			} else if err := <-done; err != nil {
+				lines <- "E " + err.Error()
+			}
+			fmt.Println("D " + text)
+		}
+	}()
 	go func() {
 		for range b.Ready() {
 			for _, lane := range stream.Lanes[:2] { // bulk stays
@@ -72,10 +91,11 @@ func killOptions(dir string) Options {
 // once, under its number.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
+	ring := ringModel{sure: map[string]string{}, seen: map[string]string{}}
 	acked, sent := map[stream.Position]string{}, map[stream.Position]bool{}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 30 {
-		runChild(t, dir, 1+rng.IntN(3000), acked, sent)
+		runChild(t, dir, 1+rng.IntN(3000), acked, sent, &ring)
 	}
 	b, _ := started(t, killOptions(dir))
 	if s := b.Stats(); s.Recovery.Unreadable != 0 || !s.ConservationOK {
@@ -93,12 +113,17 @@ func TestKill(t *testing.T) {
 			missing++
 		}
 	}
+	ring.seen = stateOf(t, b)
+	ring.line(t, "M end")
+	if ring.writes < 30 {
+		t.Fatalf("only %d Writes of entries", ring.writes)
+	}
 	if missing > 0 || len(acked) < 100 {
 		t.Fatalf("%d of %d acknowledged messages are missing", missing, len(acked))
 	}
 }
 
-func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]string, sent map[stream.Position]bool) {
+func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]string, sent map[stream.Position]bool, ring *ringModel) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), childEnv+"="+dir)
@@ -116,6 +141,9 @@ func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]str
 		var first, last uint64
 		line := in.Text()
 		switch {
+		case strings.ContainsRune("MTD", rune(line[0])):
+			ring.line(t, line)
+			continue
 		case line[0] == 'A':
 			_, err = fmt.Sscan(line, &kind, &epoch, &lane, &first, &text)
 		case line[0] == 'S':
@@ -142,4 +170,39 @@ func runChild(t *testing.T, dir string, lines int, acked map[stream.Position]str
 		}
 	}
 	_ = cmd.Wait()
+}
+
+// ringModel is the map of a process that is killed: what its last acknowledged
+// Write left, or the one after that.
+type ringModel struct {
+	sure, may map[string]string
+	seen      map[string]string
+	writes    int
+}
+
+func (r *ringModel) line(t *testing.T, line string) {
+	t.Helper()
+	var text string
+	switch f := strings.Fields(line); {
+	case line == "M end":
+		if r.may == nil {
+			r.may = r.sure
+		}
+		if !maps.Equal(r.seen, r.sure) && !maps.Equal(r.seen, r.may) {
+			t.Fatalf("after the kill the map is %v, acknowledged was %v", shown(r.seen), shown(r.sure))
+		}
+		r.sure, r.may, r.seen = r.seen, nil, map[string]string{}
+	case f[0] == "M" && len(f) == 3:
+		r.seen[f[1]] = f[2]
+	case f[0] == "T" && len(f) == 2:
+		text = f[1]
+		i := 0
+		if _, err := fmt.Sscanf(text[strings.IndexByte(text, '-'):], "-%d", &i); err != nil {
+			return
+		}
+		r.may = applied(r.sure, []Entry{{Key: "last", Value: []byte(text)}, {Key: fmt.Sprintf("ring/%d", i%200), Value: []byte(text)}, {Key: fmt.Sprintf("ring/%d", (i+100)%200)}})
+	case f[0] == "D" && r.may != nil && len(f) == 2 && r.may["last"] == f[1]:
+		r.sure, r.may = r.may, nil
+		r.writes++
+	}
 }

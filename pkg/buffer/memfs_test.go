@@ -19,6 +19,8 @@ type memDir struct {
 	// fault, if set, is asked before each operation on a file ("create",
 	// "write", "sync", "read", "publish", "remove").
 	fault func(op, name string) error
+	// faultAt is the same for reads, with the offset.
+	faultAt func(op, name string, off int64) error
 	// before, if set, is called before each operation that writes, with mu held.
 	before func()
 	// deaf: syncs do nothing, as on a disk that lies.
@@ -124,6 +126,11 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	defer f.dir.mu.Unlock()
 	if err := f.dir.ask("read", f.name); err != nil {
 		return 0, err
+	}
+	if f.dir.faultAt != nil {
+		if err := f.dir.faultAt("read", f.name, off); err != nil {
+			return 0, err
+		}
 	}
 	if off >= int64(len(f.data)) {
 		return 0, io.EOF

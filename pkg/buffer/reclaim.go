@@ -44,12 +44,12 @@ func (b *Buffer) clear() bool {
 		tight := b.available() <= kept
 		busy := !b.ops.empty() || b.suspectDead
 		failing := b.diskErr != nil
-		crowd := b.crowd()
+		crowd, hard := b.crowd(), b.crowded(b.o.SegmentBytes)
 		b.mu.Unlock()
 		if !short && crowd == nil {
 			return b.setFull(false)
 		}
-		if i > politeReclaims && !tight { // let a commit pass, then go on
+		if i > politeReclaims && !tight && !hard { // let a commit pass, then go on
 			token(b.wake)
 			return b.setFull(false)
 		}

@@ -164,9 +164,7 @@ func (r *recovery) replay() error {
 	if err != nil {
 		return err
 	}
-	if err := r.readKept(); err != nil {
-		return err
-	}
+	r.readKept()
 	for i := base; i < len(r.found); i++ {
 		if err := r.readSegment(r.found[i]); err != nil {
 			return err
@@ -242,8 +240,9 @@ func (r *recovery) readSegment(seg *segment) error {
 		if !ok {
 			return nil
 		}
+		here := true
 		if r.view.index != index {
-			synced, err := r.synced(seg)
+			synced, inPlace, err := r.jump(seg, index)
 			if err != nil {
 				return err
 			}
@@ -252,21 +251,26 @@ func (r *recovery) readSegment(seg *segment) error {
 				return nil
 			}
 			r.report.Damaged++
-			index = r.view.index
+			if here = inPlace; here {
+				index = r.view.index
+			} else {
+				index-- // the next one has it
+			}
 		}
-		r.apply(seg)
+		r.apply(seg, here)
 		seg.end = r.view.next
 	}
 }
 
-// apply does what the frame in view says.
-func (r *recovery) apply(seg *segment) {
+// apply does what the frame in view says. What it says of the map counts only in
+// its place among the others.
+func (r *recovery) apply(seg *segment, inPlace bool) {
 	s := r.b.state
 	r.report.Frames++
 	if r.view.kind != kindData {
 		return
 	}
-	if !s.replay(r.view.rest) || !r.replayMap(seg) {
+	if !s.replay(r.view.rest) || inPlace && !r.replayMap(seg) {
 		r.report.Damaged++
 	}
 	r.raise()

@@ -4,27 +4,33 @@ import (
 	"encoding/binary"
 )
 
-// synced reports whether the frames that are missing before the one in view
-// were synced once: if no frame from there on was built after such a sync, they
-// and all that follows are one commit that a cut tore.
-func (r *recovery) synced(seg *segment) (bool, error) {
-	missing := r.view.index // frames before it, plus 1 as frames tell it: at least one more
-	if r.view.synced == 0 || r.view.synced > missing {
-		return true, nil
+// jump judges the frame in view, which has another index than the one expected.
+// synced: the frames that are missing before it were synced once. If no frame
+// from there on was built after such a sync, they and all that follows are one
+// commit that a cut tore. inPlace is false for a page that stands where another
+// one should: a frame from behind or from before.
+func (r *recovery) jump(seg *segment, expected uint32) (synced, inPlace bool, err error) {
+	if r.view.index < expected {
+		return true, false, nil
 	}
-	for off := r.view.next; ; off = r.ahead.next {
+	inPlace = true
+	synced = r.view.synced == 0 || r.view.synced > r.view.index // both plus 1, as frames tell it
+	for off, first := r.view.next, true; first || !synced; off, first = r.ahead.next, false {
 		ok, err := r.ahead.find(seg, off, seg.size)
-		if err != nil || !ok {
-			return false, err
+		if err != nil {
+			return false, false, err
 		}
-		if r.ahead.synced > missing {
-			return true, nil
+		if !ok {
+			break
 		}
+		inPlace = inPlace && r.ahead.index > r.view.index
+		synced = synced || r.ahead.synced > r.view.index
 	}
+	return synced, inPlace, nil
 }
 
 // readKept finds the entries that the base snapshot promises in older segments.
-func (r *recovery) readKept() error {
+func (r *recovery) readKept() {
 	b := r.b
 	for _, list := range [][]*segment{r.blank, r.found} {
 		for _, seg := range list {
@@ -33,19 +39,16 @@ func (r *recovery) readKept() error {
 			}
 			promised := seg.kept
 			seg.kept = kept{slots: promised.slots, pages: promised.pages}
-			if err := b.eachKept(seg, &r.view, &promised, func(slot uint32, key, value []byte) {
+			_ = b.tryKept(seg, &r.view, &promised, func(slot uint32, key, value []byte) {
 				if !seg.kept.has(slot) {
 					b.keys.put(seg, slot, string(key), len(value))
 				}
-			}); err != nil {
-				return err
-			}
+			}) // what the disk does not give is dropped
 			if n := promised.live - seg.kept.live; n > 0 {
 				r.dropped(seg, n)
 			}
 		}
 	}
-	return nil
 }
 
 func (r *recovery) dropped(seg *segment, n int) {
@@ -53,15 +56,27 @@ func (r *recovery) dropped(seg *segment, n int) {
 	r.b.log.Error("entries of the journal's map are damaged", "segment", segmentName(seg.id), "dropped", n)
 }
 
+// tryKept is eachKept, again if the disk refuses. f may see an entry twice.
+func (b *Buffer) tryKept(seg *segment, v *frameView, k *kept, f func(slot uint32, key, value []byte)) (err error) {
+	for range readAttempts {
+		if err = b.eachKept(seg, v, k, f); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
 // eachKept reads the entries of seg whose slots are live in k, in the order of
-// the file.
-func (b *Buffer) eachKept(seg *segment, v *frameView, k *kept, f func(slot uint32, key, value []byte)) error {
+// the file. It goes on behind what the disk cannot read, and returns its error.
+func (b *Buffer) eachKept(seg *segment, v *frameView, k *kept, f func(slot uint32, key, value []byte)) (failed error) {
+	pages := uint64(seg.size / pageSize)
 	for _, run := range k.pages.Ranges() {
-		off, end := int64(run.First)*pageSize, int64(run.Last+1)*pageSize
+		off, end := int64(min(run.First, pages))*pageSize, int64(min(run.Last+1, pages))*pageSize
 		for off < end {
 			ok, err := v.find(seg, off, end)
 			if err != nil {
-				return err
+				failed, off = err, max(off, v.off)+pageSize
+				continue
 			}
 			if !ok {
 				break
@@ -79,7 +94,7 @@ func (b *Buffer) eachKept(seg *segment, v *frameView, k *kept, f func(slot uint3
 			}
 		}
 	}
-	return nil
+	return failed
 }
 
 // replayMap does what the frame in view says of the map. What was changed in a
@@ -165,8 +180,8 @@ func (r *recovery) dropGone() {
 // State yields every entry of the map that is synced, in no order, until yield
 // returns false. key and value are the caller's. Commits wait meanwhile: yield
 // may call Commit and must not wait for its done. Entries that the disk cannot
-// give back are dropped and counted in Stats.StateDropped; an error is one that
-// may pass.
+// give back are dropped, and counted in Stats.StateDropped. The only error is
+// ErrClosed.
 func (b *Buffer) State(yield func(key string, value []byte) bool) error {
 	b.commitMu.Lock()
 	defer b.commitMu.Unlock()
@@ -187,7 +202,7 @@ func (b *Buffer) State(yield func(key string, value []byte) bool) error {
 			continue
 		}
 		found := kept{}
-		err := b.eachKept(seg, &b.mover, &k, func(slot uint32, key, value []byte) {
+		err := b.tryKept(seg, &b.mover, &k, func(slot uint32, key, value []byte) {
 			if more && !found.has(slot) {
 				found.set(slot, 0)
 				more = yield(string(key), append(make([]byte, 0, len(value)), value...))
@@ -196,30 +211,21 @@ func (b *Buffer) State(yield func(key string, value []byte) bool) error {
 		if !more {
 			return nil
 		}
-		if err := b.missedEntries(seg, &found, err); err != nil {
-			return err
-		}
+		b.missedEntries(seg, &found, err)
 	}
 	return nil
 }
 
-// missedEntries drops the entries of seg that were not found. err is the disk's;
-// it must come several times before it counts. Under commitMu.
-func (b *Buffer) missedEntries(seg *segment, found *kept, err error) error {
+// missedEntries drops the entries of seg that were not found. err is the disk's.
+// Under commitMu.
+func (b *Buffer) missedEntries(seg *segment, found *kept, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err != nil {
-		if seg.failures++; seg.failures < readAttempts {
-			return err
-		}
-	}
-	seg.failures = 0
 	if seg.kept.live == found.live {
-		return nil
+		return
 	}
 	n := b.keys.lose(func(_ string, p keyPlace) bool { return p.seg == seg && !found.has(p.slot) })
 	b.suspectEmptied()
 	b.stats.StateDropped += n
 	b.log.Error("entries of the journal's map are damaged", "segment", segmentName(seg.id), "dropped", n, "error", err)
-	return nil
 }

@@ -70,8 +70,8 @@ type Options struct {
 	// 64 for each entry. Default: an eighth of MaxBytes, at most 64 MiB, and less
 	// where segments are few or small.
 	MaxState int64
-	// Now reads the device's clocks, for the expiry of messages. It is called
-	// from any goroutine, never two at a time by one. Nil reads the wall clock
+	// Now reads the device's clocks, for the expiry of messages. It may be
+	// called from any goroutine, and must be cheap. Nil reads the wall clock
 	// and believes it; the process then counts as a boot of its own.
 	Now func() stream.Moment
 	// Logger gets state changes, no line per message; default: none.

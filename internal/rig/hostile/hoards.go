@@ -3,12 +3,14 @@ package hostile
 import (
 	"context"
 	"fmt"
+	"sync"
 )
 
 // hoards take all there is of something.
 var hoards = []Behaviour{
 	{Name: "session-hoard", Breaks: "thousands of sessions that nobody comes back to", Legal: true, run: sessionHoard},
 	{Name: "retained-hoard", Breaks: "tens of thousands of retained messages", Legal: true, run: retainedHoard},
+	{Name: "crowd", Breaks: "more clients than there is room for, that stay", Legal: true, run: crowd},
 	{Name: "will-hoard", Breaks: "hundreds of wills that wait for their delay", Legal: true, run: willHoard},
 }
 
@@ -70,4 +72,24 @@ func willHoard(ctx context.Context, t *tally) {
 		}
 		c.reset() // no DISCONNECT: the will is due
 	})
+}
+
+// crowd enters until nobody more is let in, and stays for a moment.
+func crowd(ctx context.Context, t *tally) {
+	var mu sync.Mutex
+	var inside []*client
+	many(ctx, 1200, 32, func(i int) {
+		t.attempt(1)
+		c, err := t.enter(ctx, hello{id: t.id(i), version: byte(4 + i%2), keepAlive: 60})
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		inside = append(inside, c)
+	})
+	wait(ctx, t.t.Patience)
+	for _, c := range inside {
+		c.close()
+	}
 }
