@@ -57,9 +57,17 @@ type got struct {
 	payload   string
 	expiry    uint32
 	code      byte
+	retain    bool
+	props     []byte
 }
 
-func parseOut(t rapid.TB, b []byte, version byte) (out []got) {
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func parseOut(t fataler, b []byte, version byte) (out []got) {
 	t.Helper()
 	for len(b) > 0 {
 		first, n, remaining, err := header(b)
