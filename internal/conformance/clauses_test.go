@@ -294,6 +294,7 @@ var more = []check{
 	{v5, "", "QoS 2 survives a kill", restartQoS2},
 	{v5, "", "wills survive a kill", restartWill},
 
+	{v4, "", "MQTT 3.1 is refused", mqtt31},
 	{v4, "", "long client identifiers and every character in them", clientIDWide},
 	{v4, "", "a taken over session goes on", takeoverResumes},
 	{v4, "", "any packet keeps a connection alive", keepAliveHolds},

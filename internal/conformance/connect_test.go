@@ -68,6 +68,16 @@ func protocolLevel(t *T) {
 	}
 }
 
+// MQTT 3.1 is told in its own words that it is not spoken.
+func mqtt31(t *T) {
+	c := t.dialAs(rawmqtt.V31)
+	c.send(t.connectPacket())
+	if a := c.connack(); a.Code != 1 {
+		t.Fatalf("CONNACK with code %d", a.Code)
+	}
+	c.ended()
+}
+
 func reservedConnectFlag(t *T) { t.connectFlags(0x03) }
 func willQoSAlone(t *T)        { t.connectFlags(0x0A, 0x12, 0x1A) }
 func willRetainAlone(t *T)     { t.connectFlags(0x22) }

@@ -32,6 +32,7 @@ var mosquittoDiffers = map[string]string{
 	"5/reservedFlags":          "flags of PUBACK, PUBREC, PUBCOMP and DISCONNECT are not looked at",
 	"5/notForClients":          "PINGRESP and UNSUBACK from a client are ignored",
 	"5/badLength":              "bytes behind a PINGREQ are ignored",
+	"3.1.1/mqtt31":             "MQTT 3.1 is spoken",
 	"3.1.1/overlapping":        "the lower QoS of two subscriptions",
 	"3.1.1/restart":            "it is no durable server as it is started here",
 	"3.1.1/restartQoS2":        "likewise",
