@@ -25,7 +25,7 @@ import (
 type fleetFlags struct {
 	fleet.Options
 	tls      tlsFlags
-	qos      []int
+	qos      string
 	receipts string
 	mqtt     string
 	quiet    bool
@@ -39,7 +39,7 @@ func (f *fleetFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.Username, "username", "", "user `name` to connect with")
 	fl.StringVar(&f.Password, "password", "", "its password")
 	fl.StringVar(&f.mqtt, "mqtt", "3.1.1", "MQTT `version`, 3.1.1 or 5")
-	fl.IntSliceVar(&f.qos, "qos", []int{1}, "quality of service: 0, 1 or 2, or a `list` of them, from which each topic gets one")
+	fl.StringVar(&f.qos, "qos", "1", "quality of service: 0, 1 or 2, or a `list` as 0,1,2, from which each topic gets one")
 	fl.IntVar(&f.Window, "window", 100, "`messages` without acknowledgement, per client")
 	fl.StringVar(&f.receipts, "receipts", "", "append a receipt of every message to this `file`")
 	fl.DurationVar(&f.Drain, "drain", 0, "give up after this `time` without the last acknowledgements; 0: wait")
@@ -57,11 +57,11 @@ func (f *fleetFlags) run(c *cobra.Command, clients []fleet.Client) (err error) {
 	default:
 		return usage(fmt.Errorf("--mqtt %.20q: use 3.1.1 or 5", f.mqtt))
 	}
-	for _, q := range f.qos {
-		if q < 0 || q > 2 {
-			return usage(fmt.Errorf("--qos %d: use 0, 1 or 2", q))
+	for q := range strings.SplitSeq(f.qos, ",") {
+		if q != "0" && q != "1" && q != "2" {
+			return usage(fmt.Errorf("--qos %.20q: use 0, 1 or 2, or a list of them", f.qos))
 		}
-		f.Mix = append(f.Mix, byte(q))
+		f.Mix = append(f.Mix, q[0]-'0')
 	}
 	if f.TLS, err = f.tls.config(); err != nil {
 		return err

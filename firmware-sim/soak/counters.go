@@ -2,6 +2,7 @@ package soak
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ var must = map[string]*regexp.Regexp{
 	"too-large":       regexp.MustCompile(`packet_too_large|packet_size`),
 	"huge-length":     regexp.MustCompile(`packet_too_large|packet_size`),
 	"bad-publish":     regexp.MustCompile(`malformed|"protocol"`),
-	"receive-maximum": regexp.MustCompile(`receive_maximum|unreleased|qos2`),
+	"receive-maximum": regexp.MustCompile(`receive_maximum|unreleased|refused_messages`),
 	"retained-hoard":  regexp.MustCompile(`retained`),
 	"never-reads":     regexp.MustCompile(`fan_out_dropped|slow_reader|write_time`),
 }
@@ -116,10 +117,7 @@ func moved(a, b series, legal bool) series {
 func (m series) String() string {
 	names := slices.Collect(maps.Keys(m))
 	slices.SortFunc(names, func(a, b string) int {
-		if m[a] != m[b] {
-			return int(m[b]) - int(m[a])
-		}
-		return strings.Compare(a, b)
+		return cmp.Or(cmp.Compare(m[b], m[a]), strings.Compare(a, b))
 	})
 	var parts []string
 	for i, n := range names {

@@ -11,6 +11,7 @@ package acl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -102,6 +103,9 @@ func (l *List) Refresh() {
 		// The last good rules stay. A removed file must not allow everything,
 		// nor lock everybody out while an editor replaces it.
 		l.err, l.seen = fmt.Errorf("reload: %w", err), stamp{}
+		if _, ok := errors.AsType[*FileError](err); ok {
+			l.seen = seen // it stays wrong until it changes: connects must not read it again and again
+		}
 		return
 	}
 	l.err, l.seen = nil, seen

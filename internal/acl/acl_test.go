@@ -308,3 +308,29 @@ func TestReloadUnderLoad(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// What rules that deny leave over is found at any length.
+func TestSubscribeBetweenDenials(t *testing.T) {
+	for _, x := range []struct {
+		rules, filter string
+		want          bool
+	}{
+		{"topic read #\ntopic deny +\ntopic deny +/+\n", "#", true},
+		{"topic read #\ntopic deny +\ntopic deny +/+/#\n", "#", false},
+		{"topic read #\ntopic deny +\ntopic deny +/+\ntopic deny +/+/+/#\n", "#", false},
+		{"topic read a/#\ntopic deny a/+/#\n", "a/#", true}, // a itself
+		{"topic read a/#\ntopic deny a/+/#\n", "#", true},
+		{"topic read a/#\ntopic deny a/+/#\n", "a/+/#", false},
+		{"topic read a/#\ntopic deny a\n", "a/#", true},
+		{"topic read a/#\ntopic deny a\n", "a", false},
+		{"topic read a/#\ntopic deny a\ntopic deny a/+\n", "+/+", false},
+		{"topic read a/#\ntopic deny a\ntopic deny a/+\n", "+/+/#", true},
+		{"topic read +/b\ntopic deny a/b\n", "a/+", false},
+		{"topic read +/b\ntopic deny a/b\n", "+/b", true},
+	} {
+		v := listOf(t, x.rules).as("", "c")
+		if got := v.Subscribe(x.filter); got != x.want || v.ExplainSubscribe(x.filter).Allowed != x.want {
+			t.Errorf("%q by %q: %v, %+v", x.filter, x.rules, got, v.ExplainSubscribe(x.filter))
+		}
+	}
+}

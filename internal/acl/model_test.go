@@ -152,7 +152,7 @@ func TestAgainstModel(t *testing.T) {
 		who, client := names.Draw(t, "who"), clients.Draw(t, "client")
 		v := list.as(who, client)
 		var seen []string
-		for _, topic := range all {
+		for i, topic := range all {
 			for want, got := range map[string]bool{"read": v.Deliver(topic), "write": v.Publish(topic)} {
 				if m := model(lines, who, client, want, topic); got != m {
 					t.Fatalf("%s of %q as %q, %q: %v, the model says %v; rules\n%s", want, topic, who, client, got, m, text.String())
@@ -161,7 +161,7 @@ func TestAgainstModel(t *testing.T) {
 					seen = append(seen, topic)
 				}
 			}
-			if v.ExplainDeliver(topic).Allowed != v.Deliver(topic) || v.ExplainPublish(topic).Allowed != v.Publish(topic) {
+			if i%17 == 0 && (v.ExplainDeliver(topic).Allowed != v.Deliver(topic) || v.ExplainPublish(topic).Allowed != v.Publish(topic)) {
 				t.Fatalf("%q as %q, %q is explained otherwise; rules\n%s", topic, who, client, text.String())
 			}
 		}

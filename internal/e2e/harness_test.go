@@ -173,7 +173,9 @@ type world struct {
 	t                *testing.T
 	dir              string
 	hubMQTT, hubHTTP string
-	hubURL           string // what edges dial: the hub, or a bad link before it
+	hubURL           string            // what edges dial: the hub, or a bad link before it
+	hubTLS           string            // hub.tls of edges, indented
+	more             map[string]string // by edge: further configuration
 	hub              *process
 	receipts         string
 }
@@ -188,7 +190,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	w := &world{t: t, dir: dir, hubMQTT: freePort(t), hubHTTP: freePort(t), receipts: filepath.Join(dir, "receipts")}
+	w := &world{t: t, dir: dir, hubMQTT: freePort(t), hubHTTP: freePort(t), receipts: filepath.Join(dir, "receipts"), more: map[string]string{}}
 	w.hubURL = "tcp://" + w.hubMQTT
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -230,7 +232,7 @@ type edge struct {
 func (w *world) newEdge(name, data string) *edge {
 	w.t.Helper()
 	e := &edge{w: w, name: name, data: w.path(data), mqtt: freePort(w.t), http: freePort(w.t)}
-	w.write(name+".yaml", fmt.Sprintf("device: truck\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%q]\n", e.data, e.mqtt, e.http, w.hubURL))
+	w.write(name+".yaml", fmt.Sprintf("device: truck\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%q]\n%s%s", e.data, e.mqtt, e.http, w.hubURL, w.hubTLS, w.more[name]))
 	e.start()
 	return e
 }

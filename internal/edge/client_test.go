@@ -69,6 +69,7 @@ func TestPrint(t *testing.T) {
 		Journal:  JournalStatus{Dir: "/d", Bytes: 12 << 20, LimitBytes: 1 << 30, DiskError: "no space left"},
 		Sensors: SensorStatus{Clients: 2, Sessions: 1, Subscriptions: 3, Retained: 1000, Refused: 4, RefusedBy: map[string]int64{"full": 3, "busy": 1},
 			Denied: map[string]int64{"publish": 5, "will": 1}, BadLogins: 6, TurnedAway: map[string]int64{"tls": 7}, StateFailures: 1,
+			Limits: map[string]int64{"packet_size": 2}, Errors: map[string]int64{"malformed": 3},
 			Certificates: []Certificate{{"sensors", "sensors.tls.cert_file", now.Add(36 * time.Hour)}, {"hub", "hub.tls.cert_file", now.Add(-time.Hour)}, {"sensor_ca", "x", now.Add(warnBefore)}}},
 	}
 	var b bytes.Buffer
@@ -93,6 +94,8 @@ refused      4 messages (1 busy, 3 full)
 acl denied   5 publish, 1 will
 bad logins   6
 turned away  7 tls
+limits hit   2 packet_size
+broke rules  3 malformed
 not saved    1 change of sessions
 certificate  sensors.tls.cert_file: the certificate expires in 1d12h, on 2026-05-03
 certificate  hub.tls.cert_file: the certificate is expired since 2026-05-01

@@ -64,6 +64,10 @@ func (e *Edge) emitFront(m *obs.Emit) {
 	m.Gauge("mqtt_in_flight_messages", "Messages of sensors that wait for their acknowledgement.", float64(x.InflightMessages))
 	m.Gauge("mqtt_in_flight_bytes", "Size of the messages that wait for their acknowledgement.", float64(x.InflightBytes))
 	m.Gauge("mqtt_sessions", "Sessions, those of sensors that are away included.", float64(x.Sessions))
+	m.Gauge("mqtt_strangers", "Connections that are not let in yet.", float64(x.Strangers))
+	m.Gauge("mqtt_unreleased_ids", "Identifiers of QoS 2 messages that wait for their release.", float64(x.Unreleased))
+	m.Gauge("mqtt_queued_messages", "Messages that wait for local subscribers.", float64(x.QueuedMessages))
+	m.Gauge("mqtt_queued_bytes", "Size of the messages that wait for local subscribers.", float64(x.QueuedBytes))
 	m.Gauge("mqtt_subscriptions", "Subscriptions of local clients.", float64(x.Subscriptions))
 	m.Gauge("mqtt_retained_messages", "Retained messages kept for local clients.", float64(x.Retained))
 	m.Counter("mqtt_connections_total", "Sockets accepted.", float64(x.Accepted))
@@ -76,6 +80,14 @@ func (e *Edge) emitFront(m *obs.Emit) {
 	}
 	m.Counter("mqtt_received_messages_total", "Messages received.", float64(x.MessagesIn))
 	m.Counter("mqtt_received_bytes_total", "Bytes of the messages received.", float64(x.BytesIn))
+	m.Counter("mqtt_repeated_messages_total", "QoS 2 messages that were sent again and taken once.", float64(x.Repeats))
+	for limit, n := range x.Limits {
+		m.Counter("mqtt_limit_hits_total", "Times a limit was reached, by its name.", float64(n), "limit", limit)
+	}
+	m.Counter("mqtt_wills_dropped_total", "Wills that nobody takes after a restart.", float64(x.WillsDropped))
+	m.Counter("mqtt_store_errors_total", "Changes of sessions that could not be made durable while somebody waited.", float64(x.StoreErrors))
+	m.Counter("mqtt_unusable_entries_total", "Stored entries that the last start could not use.", float64(x.LoadDropped))
+	m.Counter("mqtt_log_lines_left_out_total", "Lines not written because there were too many like them.", float64(x.LinesKept))
 	m.Counter("mqtt_acks_total", "Acknowledgements written.", float64(x.Acks))
 	m.Counter("mqtt_ack_writes_total", "Writes that carried acknowledgements.", float64(x.AckWrites))
 	m.Counter("mqtt_ack_failures_total", "Writes of acknowledgements that failed.", float64(x.AckFailures))

@@ -90,13 +90,15 @@ type SensorStatus struct {
 	Clients       int              `json:"clients"`
 	Sessions      int64            `json:"sessions"` // of clients that are away included
 	Subscriptions int64            `json:"subscriptions"`
-	Retained      int64            `json:"retained"`              // messages
-	Refused       int64            `json:"refused"`               // messages
-	RefusedBy     map[string]int64 `json:"refused_by,omitempty"`  // the buffer, by reason
-	Denied        map[string]int64 `json:"denied,omitempty"`      // by the ACL: publish, subscribe, deliver, will
-	BadLogins     int64            `json:"bad_logins"`            // wrong name or password, or none
-	TurnedAway    map[string]int64 `json:"turned_away,omitempty"` // connections before MQTT, by reason
-	StateFailures int64            `json:"state_failures"`        // changes of sessions that could not be saved
+	Retained      int64            `json:"retained"`                  // messages
+	Refused       int64            `json:"refused"`                   // messages
+	RefusedBy     map[string]int64 `json:"refused_by,omitempty"`      // the buffer, by reason
+	Denied        map[string]int64 `json:"denied,omitempty"`          // by the ACL: publish, subscribe, deliver, will
+	BadLogins     int64            `json:"bad_logins"`                // wrong name or password, or none
+	TurnedAway    map[string]int64 `json:"turned_away,omitempty"`     // connections before MQTT, by reason
+	Limits        map[string]int64 `json:"limits,omitempty"`          // hits of limits, by name
+	Errors        map[string]int64 `json:"protocol_errors,omitempty"` // connections ended for what the client sent, by kind
+	StateFailures int64            `json:"state_failures"`            // changes of sessions that could not be saved
 	Certificates  []Certificate    `json:"certificates,omitempty"`
 }
 
@@ -155,6 +157,7 @@ func (e *Edge) sensorStatus() SensorStatus {
 		y := f.Stats()
 		s.Clients, s.Refused = f.Clients(), y.Refused
 		s.Sessions, s.Subscriptions, s.Retained = y.Sessions, y.Subscriptions, y.Retained
+		s.Limits, s.Errors = counted(y.Limits), counted(y.ProtocolErrors)
 	}
 	return s
 }

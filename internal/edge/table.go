@@ -72,6 +72,12 @@ func (s *SensorStatus) print(line func(name, format string, args ...any), now ti
 	if len(s.TurnedAway) > 0 {
 		line("turned away", "%s", strings.Trim(byName(s.TurnedAway), " ()"))
 	}
+	if len(s.Limits) > 0 {
+		line("limits hit", "%s", strings.Trim(byName(s.Limits), " ()"))
+	}
+	if len(s.Errors) > 0 {
+		line("broke rules", "%s", strings.Trim(byName(s.Errors), " ()"))
+	}
 	if s.StateFailures > 0 {
 		line("not saved", "%s of sessions", plural(s.StateFailures, "change"))
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +103,23 @@ func TestEdgeWithCertificate(t *testing.T) {
 	await(t, "the refusal", func() bool { return h.gate.Stats().Refused["no_client_cert"] == 1 })
 	if s := h.front.Stats(); s.Refusals[mqttfront.NotAuthorized] != 0 {
 		t.Errorf("%+v", s.Refusals)
+	}
+	res, err := http.Get("http://" + h.HTTPAddr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	text, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`gate_refused_total{reason="no_client_cert"} 1`, `refused_connects_total{reason="certificate"} 0`, "duplicate_device_total 0", "takeovers_total 0",
+		"tls_certificate_not_after_seconds 1.", "tls_client_ca_not_after_seconds ", "tls_crl_next_update_seconds ", "tls_revoked_certificates 1", "tls_crl_stale 0", "tls_files_unusable 0",
+		"expelled_devices_total 1", "gate_delayed_total 0", "gate_full_total 0", "mqtt_strangers 0"} {
+		if !strings.Contains(string(text), "\npacketboat_hub_"+want) {
+			t.Errorf("metrics lack %s", want)
+		}
 	}
 }
 

@@ -53,6 +53,8 @@ type conn struct {
 	claimed bool  // likewise: it owns the seat of its client id
 	calling bool  // likewise: inside the Handler
 
+	helloBytes int64 // likewise: see roomFor
+
 	reader reader // connection's goroutine
 	hall   hall   // its place among the strangers
 
@@ -281,7 +283,8 @@ func (c *conn) finish(reason error, lost bool, bye func() []byte) {
 func (c *conn) shut() {
 	<-c.wroteAll
 	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if ok && !c.lost && half.CloseWrite() == nil {
+	if ok && !c.lost && half.CloseWrite() == nil && c.f.mayLinger() {
+		defer c.f.lingering.Add(-1)
 		timeout := lingerTimeout
 		if c.f.stopping.Load() {
 			timeout /= 12
@@ -290,6 +293,17 @@ func (c *conn) shut() {
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 	}
 	_ = c.Conn.Close()
+}
+
+// mayLinger counts in a connection that is over but not closed, unless there
+// are too many.
+func (f *Front) mayLinger() bool {
+	if f.lingering.Add(1) <= int64(f.maxStrangers()) {
+		return true
+	}
+	f.lingering.Add(-1)
+	f.n.limit(limitLingering)
+	return false
 }
 
 // tlsState is nil for a plain connection.

@@ -325,28 +325,3 @@ func decodeReason(b []byte, other byte) (value []byte, err *wireError) {
 	}
 	return value, nil
 }
-
-// checkFilters checks the framing of a SUBSCRIBE or UNSUBSCRIBE, whose filters
-// are followed by so many bytes of options. mochi reads options that are not
-// there, and panics.
-func checkFilters(b []byte, version byte, options int) *wireError {
-	r := propReader{b: b}
-	r.take(2)
-	if version >= 5 {
-		n, size, ok := varint(r.b)
-		if !ok {
-			return malformed("packet ends in its properties")
-		}
-		r.take(size + n)
-	}
-	for {
-		r.bytes()
-		r.take(options)
-		if r.bad {
-			return malformed("a topic filter is missing or cut short")
-		}
-		if len(r.b) == 0 {
-			return nil
-		}
-	}
-}

@@ -145,6 +145,9 @@ type Front struct {
 	held     atomic.Int64 // bytes of QoS 2 messages that wait for their release
 	stalls   atomic.Int64 // len(stalled)
 
+	helloBytes atomic.Int64 // see roomFor
+	lingering  atomic.Int64 // connections that are over, but not closed
+
 	mu      sync.Mutex
 	conns   map[*conn]struct{} // guarded by mu
 	stalled map[*conn]struct{} // guarded by mu

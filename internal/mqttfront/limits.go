@@ -18,6 +18,8 @@ const (
 	limitConnectTime
 	limitPacketSize
 	limitControlSize
+	limitHelloBytes
+	limitLingering
 	limitKeepAlive
 	limitReceiveMaximum
 	limitInflight
@@ -90,6 +92,10 @@ var limitTexts = [numLimits]limitText{
 		"closed", "room for a will, a password and what a device says of itself, no more"},
 	limitConnectTime: {"connect_time", "time from accept to CONNECT", "ConnectTimeout, 10 s",
 		"closed", "an open socket that says nothing is worth nothing"},
+	limitHelloBytes: {"hello_bytes", "client ids and user names beyond 256 bytes and wills beyond 1 KiB each, all together", bytesText(maxHelloBytes),
+		"CONNACK 0x97", "they are in memory as long as the client is connected, the id as long as the session"},
+	limitLingering: {"lingering", "connections that are over and wait, for up to 3 s, for the client to close", "MaxClients/4 + 16",
+		"closed at once", "waiting is a courtesy: the reason arrives"},
 	limitPacketSize: {"packet_size", "a PUBLISH", "MaxPacketSize, 256 KiB",
 		"DISCONNECT 0x95", "it is in memory whole until it is on flash"},
 	limitControlSize: {"control_size", "any other packet", bytesText(maxControl),

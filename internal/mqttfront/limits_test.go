@@ -33,6 +33,18 @@ func TestLimits(t *testing.T) {
 		}},
 		"connect_size": {Options{}, func(t *testing.T, s *server) { dial(t, s.addr).send2([]byte{0x10, 0xff, 0xff, 0x7f}) }},
 		"connect_time": {Options{ConnectTimeout: 20 * time.Millisecond}, func(t *testing.T, s *server) { dial(t, s.addr) }},
+		"hello_bytes": {Options{}, func(t *testing.T, s *server) {
+			for i := range maxHelloBytes/60_000 + 2 {
+				dial(t, s.addr).send2(connectPacket(connectOptions{id: fmt.Sprint(i), willTopic: "w", will: strings.Repeat("x", 62_000)}))
+			}
+		}},
+		"lingering": {Options{MaxClients: 1}, func(t *testing.T, s *server) {
+			for range 20 {
+				c := dial(t, s.addr)
+				c.send2([]byte{typePingreq << 4, 0})
+				c.expectEnd()
+			}
+		}},
 		"packet_size": {Options{MaxPacketSize: 100}, func(t *testing.T, s *server) {
 			c := connect(t, s.addr, connectOptions{id: "a"})
 			c.publish("t", 1, strings.Repeat("x", 100))

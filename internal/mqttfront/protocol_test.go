@@ -7,8 +7,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -200,44 +198,6 @@ func TestMalformed(t *testing.T) {
 			c.send(tc.packet)
 			c.expectDisconnect(tc.code)
 		})
-	}
-}
-
-// SUBSCRIBE and UNSUBSCRIBE are checked before mochi sees them: it panics on
-// the first of these.
-func TestMalformedFilters(t *testing.T) {
-	noOptions := append(append(u16(1), 0), str("t")...)
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("mochi does not panic any more: checkFilters may go")
-			}
-		}()
-		pk := packets.Packet{ProtocolVersion: 5, FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}}
-		_ = pk.SubscribeDecode(noOptions)
-	}()
-	h := newFake()
-	s := start(t, h, Options{})
-	for _, version := range []byte{4, 5} {
-		for _, p := range [][]byte{
-			packet(typeSubscribe<<4|2, noOptions), packet(typeSubscribe<<4|2, u16(1), []byte{0}), packet(typeSubscribe<<4 | 2),
-			packet(typeUnsubscribe<<4|2, u16(1), []byte{0}), packet(typeUnsubscribe<<4|2, u16(1), []byte{0, 0, 3, 'x'}),
-			packet(typeSubscribe<<4|2, u16(1), []byte{0x80, 0x80, 0x80, 0x80, 0x80}),
-		} {
-			c := connect(t, s.addr, connectOptions{id: "a", version: version})
-			c.send(p)
-			if version == 5 {
-				if body := c.expect(typeDisconnect << 4); body[0] != MalformedPacket && body[0] != ProtocolError { // [MQTT-3.8.3-2]
-					t.Errorf("DISCONNECT % x", body)
-				}
-				c.expectEnd()
-			} else {
-				c.expectEnd()
-			}
-		}
-	}
-	if n := s.Stats().ProtocolErrors["panic"]; n != 0 {
-		t.Errorf("mochi panicked %d times", n)
 	}
 }
 

@@ -124,6 +124,7 @@ func (c *conn) serve() {
 	c.f.partials.account(c, 0, math.MaxInt64)
 	c.reader = reader{} // a will that waits keeps c
 	c.leave()
+	c.f.helloBytes.Add(-c.helloBytes)
 	c.shut()
 }
 

@@ -32,9 +32,18 @@ type session struct {
 
 func (f *Front) newSession(id string, expiry time.Duration) *session {
 	s := &session{f: f, id: id, key: newKey(), stored: f.o.Store != nil && expiry > 0, expiry: expiry, away: time.Now()}
-	s.initLocal()
+	s.begin()
 	return s
 }
+
+// begin counts in a session that nobody else sees yet.
+func (s *session) begin() {
+	s.f.helloBytes.Add(idSize(s.id))
+	s.initLocal()
+}
+
+// idSize is what a client id takes beyond what every one may have.
+func idSize(id string) int64 { return int64(max(0, len(id)-plainID)) }
 
 func newKey() string {
 	var b [8]byte
@@ -162,6 +171,7 @@ func (s *session) end() {
 		return
 	}
 	s.ended = true
+	s.f.helloBytes.Add(-idSize(s.id))
 	var changes []Change
 	if s.stored {
 		changes = append(changes, Change{Key: "s/" + s.key})

@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -154,6 +155,23 @@ func TestMaxSessions(t *testing.T) {
 	if n := s.Stats().Limits["sessions"]; n != 2 {
 		t.Errorf("counted %d", n)
 	}
+}
+
+// What long client ids and wills take is bounded, and given back.
+func TestHelloBytes(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{})
+	long := persistent
+	long.id, long.user = strings.Repeat("i", 10_000), strings.Repeat("u", 10_000)
+	long.willTopic, long.will = "w", strings.Repeat("w", 10_000)
+	connect(t, s.addr, long).disconnect()
+	eventually(t, "the id alone is counted", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	j = s.crash(j, 0)
+	s, _ = stored(t, j, Options{})
+	eventually(t, "it is after a restart", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	long.persist, long.props = false, nil
+	connect(t, s.addr, long).disconnect()
+	eventually(t, "nothing is", func() bool { return s.helloBytes.Load() == 0 })
 }
 
 // A session that is to be kept is on flash before CONNACK says so; when it
@@ -311,13 +329,9 @@ func TestTakeOverRaces(t *testing.T) {
 		return st.Clients == 0 && st.Sessions == 0 && st.InflightBytes == 0 && st.Unreleased == 0
 	})
 	eventually(t, "nothing is stored", func() bool { return len(j.keys("")) == 0 })
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i, session := range h.sessions {
-		if session.closed != 1 {
-			t.Errorf("session %d closed %d times", i, session.closed)
-		}
-	}
+	h.await(t, "Close of all", func() bool {
+		return !slices.ContainsFunc(h.sessions, func(s *fakeSession) bool { return s.closed != 1 })
+	})
 }
 
 // A connection that does not end does not keep its successor waiting for ever.

@@ -148,7 +148,7 @@ func (l *loading) addSession(key string, value []byte) bool {
 		return false // it was to end with its connection
 	}
 	s := &session{f: l.f, id: string(id), key: key, stored: true, expiry: min(time.Duration(seconds)*time.Second, l.f.o.MaxSessionExpiry), away: time.Now()}
-	s.initLocal()
+	s.begin()
 	l.sessions[key] = s
 	return true
 }

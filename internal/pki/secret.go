@@ -1,5 +1,6 @@
 // Package pki holds what proves who somebody is: generated secrets, the files
-// in which they are kept as hashes, and TLS configurations read from files.
+// in which they are kept as hashes, and TLS configurations read from files,
+// with the authorities and revocation lists by which clients are judged.
 //
 // It promises that a secret is never written down, that comparing takes the
 // same time whatever is wrong, that users and certificates follow their files

@@ -135,7 +135,7 @@ func TestRevocation(t *testing.T) {
 	if now := s.Trust(); now == before || reason(now.Check(&open)) != "revoked" || before.Check(&open) != nil {
 		t.Errorf("an open connection: before %v, now %v", before.Check(&open), now.Check(&open))
 	}
-	if s.Trust() != s.Trust() {
+	if again := s.Trust(); again != s.Trust() {
 		t.Error("what is in force changes though no file does")
 	}
 	put(t, w.file("crl"), w.first.revoke(t, later), w.second.revoke(t, later, w.two))

@@ -9,9 +9,11 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/packetboat/packetboat/internal/acl"
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -175,27 +177,46 @@ func TestThroughTheBuffer(t *testing.T) {
 }
 
 // BenchmarkSensors is the whole way from PUBLISH to PUBACK over a disk, the
-// load generator on the same machine; nothing is uplinked.
+// load generator on the same machine; nothing is uplinked. With an ACL it has
+// 1,001 rules.
 func BenchmarkSensors(b *testing.B) {
-	for _, conns := range []int{1, 10} {
-		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			e := startEdge(b, Options{AllowAnonymous: true})
-			b.ReportAllocs()
-			b.ResetTimer()
-			errs := make(chan error, conns)
-			for i := range conns {
-				go func() { errs <- load(e.addr, fmt.Sprint("s", i), b.N/conns+1, 200) }()
-			}
-			for range conns {
-				if err := <-errs; err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.StopTimer()
-			st := e.front.Stats()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
-			b.ReportMetric(float64(st.Acks)/float64(st.AckWrites), "acks/write")
-			b.ReportMetric(float64(b.N)/float64(max(1, e.buf.Stats().Commits)), "msg/commit")
-		})
+	var rules strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&rules, "topic write plant/%d/#\n", i)
+	}
+	rules.WriteString("pattern write v/%c/#\n")
+	_, list := aclFile(b, rules.String())
+	for _, x := range []struct {
+		name string
+		list *acl.List
+	}{{"", nil}, {"/acl", list}} {
+		for _, conns := range []int{1, 10} {
+			b.Run(fmt.Sprintf("conns=%d%s", conns, x.name), func(b *testing.B) {
+				benchmarkSensors(b, conns, Options{AllowAnonymous: true, ACL: x.list})
+			})
+		}
+	}
+}
+
+func benchmarkSensors(b *testing.B, conns int, o Options) {
+	e := startEdge(b, o)
+	b.ReportAllocs()
+	b.ResetTimer()
+	errs := make(chan error, conns)
+	for i := range conns {
+		go func() { errs <- load(e.addr, fmt.Sprint("s", i), b.N/conns+1, 200) }()
+	}
+	for range conns {
+		if err := <-errs; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	st := e.front.Stats()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+	b.ReportMetric(float64(st.Acks)/float64(st.AckWrites), "acks/write")
+	b.ReportMetric(float64(b.N)/float64(max(1, e.buf.Stats().Commits)), "msg/commit")
+	if e.sensors.Stats().Denied["publish"] > 0 {
+		b.Fatal("denied")
 	}
 }

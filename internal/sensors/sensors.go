@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/packetboat/packetboat/internal/acl"
+	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/pki"
 	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -77,6 +78,8 @@ type Sensors struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{} // guarded by mu; those that proved a name
 }
+
+var _ mqttfront.WillHandler = (*Sensors)(nil)
 
 // New checks the rules and makes the Handler.
 func New(buf Buffer, o Options) (*Sensors, error) {

@@ -124,6 +124,9 @@ func (b *Buffer) sift(spans []rawRecord, size int, base int64, first uint64) ([]
 		if len(gone) > 0 {
 			dropped += spans[i].size
 		}
+		if spans[i].flags&recProperties == 0 {
+			continue
+		}
 		seconds, at := spans[i].expiry(base)
 		if seconds == 0 {
 			continue
@@ -226,7 +229,7 @@ func (b *Buffer) overdue() *segment {
 func (b *Buffer) expireIn(seg *segment) error {
 	now := b.o.Now()
 	due := int64(neverDue)
-	gone := map[*epoch]*[4][]stream.Loss{}
+	gone := map[stream.ID][]stream.Loss{}
 	v := &b.mover
 	for off := int64(pageSize); off < seg.end; off = v.next {
 		ok, err := v.find(seg, off, seg.end)
@@ -247,35 +250,25 @@ func (b *Buffer) expireIn(seg *segment) error {
 				continue
 			}
 			left, known := remaining(at, now, seconds)
-			switch {
-			case known && left <= 0:
-				b.mu.Lock()
-				e := b.state.find(g.epoch)
-				b.mu.Unlock()
-				if e == nil {
-					continue
-				}
-				if gone[e] == nil {
-					gone[e] = &[4][]stream.Loss{}
-				}
-				gone[e][g.lane] = appendExpired(gone[e][g.lane], seq, raw.time(v.base))
-				due = min(due, now.Mono+recheck) // it may be in flight, or too much at once
-			case known:
+			if known && left <= 0 {
+				id := stream.ID{Epoch: g.epoch, Lane: g.lane}
+				gone[id] = appendExpired(gone[id], seq, raw.time(v.base))
+				left = recheck // it may be in flight, or too much at once
+			} else if !known {
+				left = recheck // the clock may be set yet
+			}
+			if known || at.Quality != stream.TimeUnknown {
 				due = min(due, now.Mono+left)
-			case at.Quality != stream.TimeUnknown: // the clock may be set yet
-				due = min(due, now.Mono+recheck)
 			}
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	seg.due = due
-	for e, lanes := range gone {
-		for _, lane := range stream.Lanes {
-			if b.state.find(e.id) == e && len(lanes[lane]) > 0 {
-				b.giveUpExpired(e, lane, lanes[lane])
-				e.marked = false
-			}
+	for id, losses := range gone {
+		if e := b.state.find(id.Epoch); e != nil {
+			b.giveUpExpired(e, id.Lane, losses)
+			e.marked = false
 		}
 	}
 	return nil

@@ -1,11 +1,14 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"pgregory.net/rapid"
+
+	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // history is what the map must agree with: what it held once, and the Writes
@@ -190,4 +193,29 @@ func mapSegments(b *Buffer) (n int) {
 		}
 	}
 	return n
+}
+
+// putEntries writes entries alone: also while the journal is full.
+func (m *model) putEntries(t *rapid.T) {
+	m.serial++
+	w := Write{State: drawEntries(t, m.serial), Lazy: rapid.Bool().Draw(t, "lazy")}
+	b, item := m.b, &historyItem{entries: w.State}
+	judge := func(err error) {
+		if errors.Is(err, ErrFull) && !m.faulted && b.refuses {
+			m.t.Fatalf("entries refused: %v", err)
+		}
+	}
+	err := b.Commit(w, func(at stream.Position, err error) {
+		m.waiting--
+		if item.fate = failed; err == nil {
+			item.fate = acknowledged
+		}
+		judge(err)
+	})
+	if err == nil {
+		m.waiting++
+		m.entries.items = append(m.entries.items, item)
+	} else if judge(err); !errors.Is(err, ErrStateFull) && !errors.Is(err, ErrDisk) && !errors.Is(err, ErrBusy) {
+		m.t.Fatalf("entries: %v", err)
+	}
 }

@@ -139,31 +139,6 @@ func (m *model) append(t *rapid.T) {
 	}
 }
 
-// putEntries writes entries alone: also while the journal is full.
-func (m *model) putEntries(t *rapid.T) {
-	m.serial++
-	w := Write{State: drawEntries(t, m.serial), Lazy: rapid.Bool().Draw(t, "lazy")}
-	b, item := m.b, &historyItem{entries: w.State}
-	judge := func(err error) {
-		if errors.Is(err, ErrFull) && !m.faulted && b.refuses {
-			m.t.Fatalf("entries refused: %v", err)
-		}
-	}
-	err := b.Commit(w, func(at stream.Position, err error) {
-		m.waiting--
-		if item.fate = failed; err == nil {
-			item.fate = acknowledged
-		}
-		judge(err)
-	})
-	if err == nil {
-		m.waiting++
-		m.entries.items = append(m.entries.items, item)
-	} else if judge(err); !errors.Is(err, ErrStateFull) && !errors.Is(err, ErrDisk) && !errors.Is(err, ErrBusy) {
-		m.t.Fatalf("entries: %v", err)
-	}
-}
-
 // sees notes a content under a number, which must be the only one ever.
 func (m *model) sees(p stream.Position, text string) {
 	if was, ok := m.content[p]; ok && was != text {

@@ -155,7 +155,7 @@ func (c *client) read(most int, wait time.Duration) (first byte, body []byte, er
 
 // hear notes every answer until the server is silent for too long or ends the
 // connection. It reports whether the connection still stands.
-func (c *client) hear() bool { return c.listen(c.t.t.Patience, 1000) }
+func (c *client) hear() bool { return c.listen(c.t.t.Patience, 100_000) }
 
 // listen is hear with a bound of its own on time and packets.
 func (c *client) listen(wait time.Duration, packets int) bool {
