@@ -3,7 +3,6 @@ package mqttfront
 import (
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -270,7 +269,7 @@ func (c *conn) takeMessages(buf []byte, answers int) []byte {
 // the connection idle. Writer.
 func (c *conn) keepBuffer(buf []byte) {
 	switch {
-	case len(buf) == 0 && c.idle(time.Now()), cap(buf) > keepWriteBuffer:
+	case len(buf) == 0 && c.trimOut.Swap(false), cap(buf) > keepWriteBuffer:
 		c.wbuf = nil
 	default:
 		c.wbuf = buf

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 )
 
 // load publishes n QoS 1 messages of 60 bytes over MQTT 3.1.1, at most window
@@ -135,29 +136,75 @@ func (s quietSession) Deliver(string) bool               { return true }
 func (s quietSession) Close(error)                       {}
 
 // BenchmarkIdleConnection prints what a client that is let in and silent costs
-// the front in memory; its own end of the socket is in it too.
+// the front in memory, with its own end of the socket: one that has done nothing
+// yet, and one with a session, a subscription and a burst of messages behind it.
 func BenchmarkIdleConnection(b *testing.B) {
-	h := newFake()
-	s := start(b, h, Options{MaxClients: b.N + 1})
-	s.handler = quietHandler{h}
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for i := range b.N {
-		nc, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			b.Fatal(err)
+	for _, used := range []bool{false, true} {
+		name := "fresh"
+		if used {
+			name = "used"
 		}
-		defer nc.Close()
-		if _, err := nc.Write(connectPacket(connectOptions{id: fmt.Sprint(i), version: 4})); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.ReadFull(nc, make([]byte, 4)); err != nil {
-			b.Fatal(err)
+		b.Run(name, func(b *testing.B) {
+			h := newFake()
+			s := start(b, h, Options{MaxClients: b.N + 1, MaxSessions: b.N + 1, FanOut: true, MaxInflightMessages: 65535})
+			s.handler = quietHandler{h}
+			before := memory()
+			for i := range b.N {
+				if err := idleClient(b, s.addr, fmt.Sprint(i), used); err != nil {
+					b.Fatal(err)
+				}
+			}
+			s.trimIdle(time.Now().Add(2 * idleAfter))
+			eventually(b, "all have shrunk", func() bool { return s.shrunk() })
+			after := memory()
+			b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/float64(b.N), "heap-B/conn")
+			b.ReportMetric(float64(int64(after.StackInuse)-int64(before.StackInuse))/float64(b.N), "stack-B/conn")
+		})
+	}
+}
+
+func memory() (m runtime.MemStats) {
+	for range 3 { // stacks shrink at each
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m
+}
+
+// shrunk reports whether no connection is about to shrink.
+func (f *Front) shrunk() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		if c.trim.Load() || c.writer.Load() != writerIdle {
+			return false
 		}
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "heap-B/conn")
-	b.ReportMetric(float64(after.StackInuse-before.StackInuse)/float64(b.N), "stack-B/conn")
+	return true
+}
+
+func idleClient(b *testing.B, addr, id string, used bool) error {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	b.Cleanup(func() { nc.Close() })
+	o := connectOptions{id: id, version: 4, persist: used}
+	if _, err := nc.Write(connectPacket(o)); err != nil {
+		return err
+	}
+	expect := 4
+	if used {
+		var p []byte
+		for i := range 1000 {
+			p = append(p, packet(0x32, str("v/"+id+"/temp"), u16(i+1), make([]byte, 60))...)
+		}
+		p = append(p, packet(0x82, u16(1), str("to/"+id), []byte{1})...)
+		if _, err := nc.Write(p); err != nil {
+			return err
+		}
+		expect += 4000 + 5
+	}
+	_, err = io.CopyN(io.Discard, nc, int64(expect))
+	return err
 }

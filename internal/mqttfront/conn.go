@@ -69,7 +69,8 @@ type conn struct {
 
 	lastRead atomic.Int64 // since Front.began; when the client was heard last
 	fat      atomic.Bool  // buffers have grown
-	trim     atomic.Bool  // they shall shrink: nothing happens
+	trim     atomic.Bool  // the read buffer shall shrink: nothing happens
+	trimOut  atomic.Bool  // the write buffer likewise
 
 	outMu     sync.Mutex
 	out       []byte // not yet written; guarded by outMu
@@ -105,6 +106,9 @@ func (c *conn) fill() error {
 	}
 	n, err := c.Conn.Read(space)
 	c.reader.filled(n, len(space))
+	if len(c.reader.buf) > readBufferMin && !c.fat.Load() {
+		c.fat.Store(true)
+	}
 	if n > 0 || err == nil {
 		return nil
 	}

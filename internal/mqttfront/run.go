@@ -259,6 +259,7 @@ func (f *Front) trimIdle(now time.Time) {
 		if c.open.Load() && c.fat.Load() && c.idle(now) {
 			c.fat.Store(false)
 			c.trim.Store(true)
+			c.trimOut.Store(true)
 			c.wake()
 			c.kick()
 		}
