@@ -311,6 +311,13 @@ func (c *client) nothing(pub *client) {
 	c.unsubscribe(end)
 }
 
+// through waits until all that c published has gone to its subscribers: a
+// subscription that is made now sees none of it as a message that comes.
+func (c *client) through() {
+	c.t.Helper()
+	c.nothing(c)
+}
+
 // end has pub publish what comes behind all that is on its way to c, on a topic
 // that no filter of a check matches but one of all topics.
 func (c *client) end(pub *client) string {

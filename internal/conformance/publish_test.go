@@ -204,6 +204,7 @@ func retainedExpiry(t *T) {
 	pub := t.connect()
 	pub.publish(retained(message(t.topic("short"), 1, "x", num(rawmqtt.MessageExpiry, 1))))
 	pub.publish(retained(message(t.topic("long"), 1, "x", num(rawmqtt.MessageExpiry, 100))))
+	pub.through()
 	after(2100 * time.Millisecond)
 	sub := t.connect()
 	sub.subscribe(t.topic("+"), 1)

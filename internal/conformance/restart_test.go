@@ -50,6 +50,7 @@ func restart(t *T) {
 	}
 	pub.publish(message("a/new", 2, "3"))
 	sub.want("a/new", "3")
+	pub.through()
 	fresh := t.connect(as("fresh"))
 	fresh.subscribe("a/#", 1)
 	if p := fresh.want("a/kept", "kept"); !p.Retain {

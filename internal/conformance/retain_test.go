@@ -15,6 +15,7 @@ func retainStores(t *T) {
 		pub.publish(retained(message(topic, qos, "old")))
 		pub.publish(retained(message(topic, qos, "new")))
 	}
+	pub.through()
 	for granted := range byte(3) {
 		sub := t.connect()
 		for qos := range byte(3) {
@@ -35,6 +36,7 @@ func notRetained(t *T) {
 	pub.publish(message(t.topic("a"), 1, "passing"))
 	pub.publish(message(t.topic("a"), 1, ""))
 	pub.publish(message(t.topic("b"), 1, "passing"))
+	pub.through()
 	sub.subscribe(t.topic("+"), 1)
 	sub.want(t.topic("a"), "kept")
 	sub.nothing(pub)
@@ -46,6 +48,7 @@ func retainClears(t *T) {
 	for qos := range byte(3) {
 		topic := t.topic(fmt.Sprint(qos))
 		pub.publish(retained(message(topic, qos, "kept")))
+		pub.through()
 		live.subscribe(topic, 2)
 		live.want(topic, "kept")
 		pub.publish(retained(message(topic, qos, "")))
@@ -82,6 +85,7 @@ func retainAsPublished(t *T) {
 func retainHandling(t *T, options byte, first, second bool) {
 	pub, sub := t.connect(), t.connect()
 	pub.publish(retained(message(t.topic("a"), 1, "kept")))
+	pub.through()
 	for round, due := range []bool{first, second, second} {
 		sub.subscribe(t.topic("a"), 1|options)
 		if due {
@@ -107,6 +111,7 @@ func retainHandling2(t *T) { retainHandling(t, rawmqtt.RetainNever, false, false
 func retainOutlivesSession(t *T) {
 	pub := t.connect(as(t.id("p")))
 	pub.publish(retained(message(t.topic("a"), 1, "kept")))
+	pub.through()
 	pub.leave()
 	pub = t.connect(as(t.id("p")))
 	pub.subscribe(t.topic("a"), 1)
@@ -119,6 +124,7 @@ func retainProperties(t *T) {
 	for qos := range byte(3) {
 		pub.publish(retained(message(t.topic(fmt.Sprint(qos)), qos, "x", sent...)))
 	}
+	pub.through()
 	sub.subscribe(t.topic("+"), 2)
 	for range 3 {
 		p := sub.receive()
@@ -136,6 +142,7 @@ func retainMany(t *T) {
 		pub.send(retained(message(t.topic(fmt.Sprintf("many/%d", i)), 0, "x")))
 	}
 	pub.publish(retained(message(t.topic("many/last"), 1, "x")))
+	pub.through()
 	sub.subscribe(t.topic("many/#"), 1)
 	seen := map[string]bool{}
 	for range n + 1 {
@@ -154,6 +161,7 @@ func retainWildcards(t *T) {
 	for _, topic := range []string{"a", "a/b", "a/b/c", "b"} {
 		pub.publish(retained(message(t.topic(topic), 1, topic)))
 	}
+	pub.through()
 	for filter, want := range map[string]int{"a/#": 3, "+": 2, "+/b": 1, "a/+/c": 1, "a/+": 1, "#": 4, "c/#": 0} {
 		sub.subscribe(t.topic(filter), 1)
 		for range want {

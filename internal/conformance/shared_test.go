@@ -70,6 +70,7 @@ func sharedQoS(t *T) {
 func sharedNoRetained(t *T) {
 	pub, sub := t.connect(), t.connect()
 	pub.publish(retained(message(t.topic("a"), 1, "kept")))
+	pub.through()
 	sub.subscribe(t.share("g", "a"), 1)
 	sub.nothing(pub)
 }

@@ -28,6 +28,7 @@ func manyFilters(t *T) {
 func resubscribe(t *T) {
 	sub, pub := t.connect(), t.connect()
 	pub.publish(retained(message(t.topic("a"), 1, "kept")))
+	pub.through()
 	for _, qos := range []byte{0, 2, 1} {
 		sub.subscribe(t.topic("a"), qos)
 		sub.want(t.topic("a"), "kept")
@@ -354,6 +355,7 @@ func identifiersOnOne(t *T) {
 func identifiersKept(t *T) {
 	pub := t.connect()
 	pub.publish(retained(message(t.topic("a"), 1, "kept")))
+	pub.through()
 	sub := t.connect(as(t.id("s")), t.lasting(600))
 	sub.subscribe(t.topic("a"), 1, num(rawmqtt.SubscriptionID, 5))
 	if got := ids(sub.want(t.topic("a"), "kept")); !slices.Equal(got, []uint32{5}) {
