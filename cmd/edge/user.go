@@ -18,7 +18,8 @@ func userAddCommand() *cobra.Command {
 		Use: "add NAME", Short: "make a sensor's password and print it once", Args: cli.ExactArgs("NAME"),
 		Long: `Make a password of 256 random bits for a sensor, keep its hash in the users file
 and print it: it is shown this once. A name that is there already gets a new
-password. A running edge sees the change by itself.`,
+password. A running edge sees the change by itself, and ends the connections
+that came with the old one.`,
 		Example: `  packetboat-edge user add gps --file /etc/packetboat/sensors.users
   packetboat-edge user add gps --config /etc/packetboat/edge.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -47,8 +48,8 @@ password. A running edge sees the change by itself.`,
 func userRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove NAME", Short: "take a sensor out of the users file", Args: cli.ExactArgs("NAME"),
-		Long: `Take a sensor out of the users file. Connections that it has stay until they
-end; new ones are refused.`,
+		Long: `Take a sensor out of the users file. A running edge ends the connections that it
+has within a second, and refuses new ones.`,
 		Example: "  packetboat-edge user remove gps --file /etc/packetboat/sensors.users",
 		RunE: func(c *cobra.Command, args []string) error {
 			file, err := usersFile(c)

@@ -50,6 +50,9 @@ func Edge(ctx context.Context, o EdgeOptions) (err error) {
 	if err := r.beside(ctx); err != nil {
 		return err
 	}
+	if err := r.front(ctx); err != nil {
+		return err
+	}
 	if err := r.lowRate(ctx); err != nil {
 		return err
 	}
@@ -85,6 +88,7 @@ type target struct {
 type instance struct {
 	*proc.Process
 	mqtt, http string // http is empty for others than the edge
+	mqtts      string // where it speaks TLS
 }
 
 var connectionCounts = []int{1, 10}
@@ -99,7 +103,7 @@ func (r *rig) beside(ctx context.Context) error {
 				name = "mosquitto, persistence on"
 			}
 			targets = append(targets, &target{name: name, start: func(ctx context.Context) (*instance, error) {
-				return r.startMosquitto(ctx, path, persistence)
+				return r.startMosquitto(ctx, path, persistence, "")
 			}})
 		}
 	} else {
@@ -129,7 +133,7 @@ func (r *rig) round(ctx context.Context, t *target, costs *cost) error {
 	if t.rates == nil {
 		t.rates, t.p99 = map[int][]float64{}, map[int][]time.Duration{}
 	}
-	warm := Load{Broker: in.mqtt, Connections: 10, Window: r.o.Window, Payload: r.o.Payload, Messages: max(r.o.Messages/10, 10), Name: "warm"}
+	warm := Load{Broker: in.mqtt, QoS: 1, Connections: 10, Window: r.o.Window, Payload: r.o.Payload, Messages: max(r.o.Messages/10, 10), Name: "warm"}
 	if in.http != "" {
 		warm.Messages = max(warm.Messages, smallJournal/(r.o.Payload+20)) // topic and framing: the journal is full after it
 	}
@@ -137,7 +141,7 @@ func (r *rig) round(ctx context.Context, t *target, costs *cost) error {
 		return err
 	}
 	for _, c := range connectionCounts {
-		l := Load{Broker: in.mqtt, Connections: c, Window: r.o.Window, Payload: r.o.Payload, Messages: r.o.Messages, Name: fmt.Sprint("load", c)}
+		l := Load{Broker: in.mqtt, QoS: 1, Connections: c, Window: r.o.Window, Payload: r.o.Payload, Messages: r.o.Messages, Name: fmt.Sprint("load", c)}
 		var before usage
 		watch := in.http != "" && c == 10
 		if watch {
@@ -214,7 +218,7 @@ func (r *rig) lowRate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := Load{Broker: in.mqtt, Connections: 1, Window: r.o.Window, Payload: r.o.Payload, Messages: int(10 * r.o.LowRate.Seconds()), Rate: 10, Name: "low"}
+	l := Load{Broker: in.mqtt, QoS: 1, Connections: 1, Window: r.o.Window, Payload: r.o.Payload, Messages: int(10 * r.o.LowRate.Seconds()), Rate: 10, Name: "low"}
 	res, err := l.Run(ctx)
 	if err != nil {
 		return err
@@ -250,7 +254,7 @@ func (r *rig) endToEnd(ctx context.Context) error {
 	}
 	defer in.Kill()
 	start := time.Now()
-	l := Load{Broker: in.mqtt, Connections: 10, Window: r.o.Window, Payload: r.o.Payload, Messages: r.o.Messages, Name: "through"}
+	l := Load{Broker: in.mqtt, QoS: 1, Connections: 10, Window: r.o.Window, Payload: r.o.Payload, Messages: r.o.Messages, Name: "through"}
 	res, err := l.Run(ctx)
 	if err != nil {
 		return err
@@ -315,7 +319,7 @@ func (r *rig) edgeTo(ctx context.Context, hub string, more ...string) (*instance
 	if err != nil {
 		return nil, err
 	}
-	in := &instance{p, ports[0], ports[1]}
+	in := &instance{Process: p, mqtt: ports[0], http: ports[1]}
 	if err := p.Await(ctx, func() bool { return proc.Ready(ctx, ports[1]) && proc.Dials(ports[0]) }); err != nil {
 		p.Kill()
 		return nil, err
@@ -332,7 +336,8 @@ func findMosquitto() string {
 	return ""
 }
 
-func (r *rig) startMosquitto(ctx context.Context, path string, persistence bool) (*instance, error) {
+// startMosquitto starts one; more is further configuration.
+func (r *rig) startMosquitto(ctx context.Context, path string, persistence bool, more string) (*instance, error) {
 	ports, err := proc.FreePorts(1)
 	if err != nil {
 		return nil, err
@@ -343,7 +348,7 @@ func (r *rig) startMosquitto(ctx context.Context, path string, persistence bool)
 		return nil, err
 	}
 	_, port, _ := cutPort(ports[0])
-	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nlog_dest none\npersistence %t\npersistence_location %s/\n", port, persistence, dir)
+	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nlog_dest none\npersistence %t\npersistence_location %s/\n%s", port, persistence, dir, more)
 	if os.Geteuid() == 0 {
 		conf += "user root\n" // else it gives up its rights, and its folder with them
 	}
@@ -359,5 +364,5 @@ func (r *rig) startMosquitto(ctx context.Context, path string, persistence bool)
 		p.Kill()
 		return nil, err
 	}
-	return &instance{p, ports[0], ""}, nil
+	return &instance{Process: p, mqtt: ports[0]}, nil
 }

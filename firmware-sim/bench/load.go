@@ -9,6 +9,7 @@ package bench
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,7 +21,10 @@ import (
 // Load is one run of publishers against a broker.
 type Load struct {
 	Broker             string
+	TLS                *tls.Config // for tls:// and wss://; nil: the system's authorities
 	Username, Password string
+	QoS                byte
+	Session            time.Duration // that the broker keeps; 0: every connection has its own
 	Connections        int
 	Window             int     // messages without acknowledgement, per connection
 	Payload            int     // bytes
@@ -41,14 +45,19 @@ type Result struct {
 	Max         time.Duration `json:"max_ns"`
 }
 
+// knocking is how many connections are made at a time: brokers bound those of
+// one address that are strangers yet.
+const knocking = 100
+
 // sampleEvery is how many messages share one look at the clock.
 const sampleEvery = 8
 
-// Run publishes and waits for the last acknowledgement. A connection that ends
+// Run publishes and waits for the last acknowledgement, which is that of the last
+// message with QoS 0 too: its last one is sent with QoS 1. A connection that ends
 // is an error: what came after it would be another measurement.
 func (l Load) Run(ctx context.Context) (Result, error) {
-	if l.Connections < 1 || l.Messages < l.Connections || l.Payload < 0 || l.Payload > 1<<20 || !(l.Rate >= 0) {
-		return Result{}, fmt.Errorf("%d messages of %d bytes on %d connections: want at least one message for each, of at most 1 MiB", l.Messages, l.Payload, l.Connections)
+	if l.Connections < 1 || l.Messages < l.Connections || l.Payload < 0 || l.Payload > 1<<20 || l.QoS > 2 || !(l.Rate >= 0) {
+		return Result{}, fmt.Errorf("%d messages of %d bytes on %d connections: want at least one message for each, of at most 1 MiB, and QoS 0 to 2", l.Messages, l.Payload, l.Connections)
 	}
 	pubs := make([]*loader, l.Connections)
 	for i := range pubs {
@@ -65,11 +74,12 @@ func (l Load) Run(ctx context.Context) (Result, error) {
 			errs[i] = p.pub.Run(ctx)
 			cancel()
 		})
+		if i >= knocking {
+			pubs[i-knocking].awaitConnection(ctx)
+		}
 	}
 	for _, p := range pubs {
-		for !p.pub.Stats().Connected && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		p.awaitConnection(ctx)
 	}
 	start := time.Now()
 	var loads sync.WaitGroup
@@ -91,7 +101,7 @@ func (l Load) result(pubs []*loader, took time.Duration) (Result, error) {
 	var samples []time.Duration
 	for _, p := range pubs {
 		s := p.pub.Stats()
-		r.Messages += s.Acknowledged
+		r.Messages += s.Published
 		if s.Refused > 0 {
 			return r, fmt.Errorf("%s refused %d messages", l.Broker, s.Refused)
 		}
@@ -123,8 +133,15 @@ func (l Load) loader(i int) (*loader, error) {
 	var err error
 	p.pub, err = publisher.New(publisher.Options{
 		Broker: l.Broker, ClientID: fmt.Sprintf("%s-%d", l.Name, i), Username: l.Username, Password: l.Password, Window: l.Window, Outcome: p.outcome, Once: true,
+		TLS: l.TLS, QoS: max(l.QoS, 1), Session: l.Session,
 	})
 	return p, err
+}
+
+func (p *loader) awaitConnection(ctx context.Context) {
+	for !p.pub.Stats().Connected && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (p *loader) outcome(o publisher.Outcome) {
@@ -157,7 +174,11 @@ func (p *loader) load(ctx context.Context, l Load) error {
 		if i%sampleEvery == 0 || gap > 0 {
 			tag = uint64(time.Since(p.start))
 		}
-		if err := p.pub.Publish(ctx, p.topic, payload, 1, false, tag); err != nil {
+		qos := l.QoS
+		if i == p.n-1 {
+			qos = max(qos, 1)
+		}
+		if err := p.pub.Publish(ctx, p.topic, payload, qos, false, tag); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ type demo struct {
 	hubPath   string
 	hubMQTT   string
 	hubHTTP   string
-	edgeMQTT  string
+	doors     doors // of the edge
 	edgeHTTP  string
 	edgeRuns  int
 	hub, edge *proc.Process
@@ -109,7 +109,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return fmt.Errorf("finding the demo's folder: %w", err)
 	}
 	// Only what the demo itself makes is removed: the folder may be anyone's.
-	for _, name := range []string{"receipts", "report.html", "hub-data", "edge-data", "hub.log", "edge.log"} {
+	for _, name := range []string{"receipts", "report.html", "hub-data", "edge-data", "hub.log", "edge.log", "edge.yaml", "server.pem", "server-key.pem"} {
 		if err := os.RemoveAll(d.path(name)); err != nil {
 			return fmt.Errorf("emptying the demo's folder: %w", err)
 		}
@@ -126,11 +126,11 @@ func (d *demo) path(name string) string { return filepath.Join(d.o.Dir, name) }
 
 // start starts the hub and makes the link and the sensors.
 func (d *demo) start(ctx context.Context) error {
-	ports, err := proc.FreePorts(4)
+	ports, err := proc.FreePorts(6)
 	if err != nil {
 		return err
 	}
-	d.hubMQTT, d.hubHTTP, d.edgeMQTT, d.edgeHTTP = ports[0], ports[1], ports[2], ports[3]
+	d.hubMQTT, d.hubHTTP, d.edgeHTTP, d.doors = ports[0], ports[1], ports[2], doors{ports[3], ports[4], ports[5]}
 	d.hub, err = proc.Start("packetboat-hub", d.path("hub.log"), d.hubPath, "run", "--data-dir", d.path("hub-data"), "--listen", d.hubMQTT, "--http", d.hubHTTP)
 	if err != nil {
 		return err
@@ -145,7 +145,19 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clients, what, err := sensors(d.o)
+	return d.startSensors()
+}
+
+// startSensors makes the sensors, and what the edge needs for their doors.
+func (d *demo) startSensors() error {
+	certificate, err := proc.NewCertificate(d.o.Dir)
+	if err != nil {
+		return errors.Join(err, d.link.Close())
+	}
+	if err := d.writeConfig(certificate); err != nil {
+		return errors.Join(err, d.link.Close())
+	}
+	clients, what, err := sensors(d.o, d.doors)
 	if err != nil {
 		return errors.Join(err, d.link.Close())
 	}
@@ -153,7 +165,7 @@ func (d *demo) start(ctx context.Context) error {
 	if d.writer, err = receipts.Append(d.path("receipts")); err != nil {
 		return errors.Join(err, d.link.Close())
 	}
-	d.fleet, err = fleet.New(clients, fleet.Options{Broker: d.edgeMQTT, QoS: 1, Window: 200, Speed: 1, Receipts: d.writer})
+	d.fleet, err = fleet.New(clients, fleet.Options{TLS: certificate.Client, QoS: 1, Window: 200, Speed: 1, Receipts: d.writer})
 	if err != nil {
 		return errors.Join(err, d.link.Close())
 	}
@@ -169,12 +181,44 @@ var conditions = badlink.Conditions{
 // startEdge starts the edge, for the first time or again.
 func (d *demo) startEdge(ctx context.Context) (err error) {
 	d.edgeRuns++
-	d.edge, err = proc.Start("packetboat-edge", d.path("edge.log"), d.edgePath, "run", "--device", "demo-car",
-		"--hub", "tcp://"+d.link.Addr(), "--data-dir", d.path("edge-data"), "--listen", d.edgeMQTT, "--http", d.edgeHTTP)
+	d.edge, err = proc.Start("packetboat-edge", d.path("edge.log"), d.edgePath, "run", "--config", d.path("edge.yaml"))
 	if err != nil {
 		return err
 	}
-	return d.edge.Await(ctx, func() bool { return proc.Ready(ctx, d.edgeHTTP) && proc.Dials(d.edgeMQTT) })
+	return d.edge.Await(ctx, func() bool { return proc.Ready(ctx, d.edgeHTTP) && proc.Dials(d.doors.tcp) })
+}
+
+// writeConfig writes the edge's configuration.
+func (d *demo) writeConfig(c *proc.Certificate) error {
+	text := fmt.Sprintf("device: demo-car\ndata_dir: %q\nlisten: {mqtt: %q, mqtts: %q, ws: %q, http: %q}\nsensors: {tls: {cert_file: %q, key_file: %q}}\nhub: {urls: [%q]}\n",
+		d.path("edge-data"), d.doors.tcp, d.doors.tls, d.doors.ws, d.edgeHTTP, c.File, c.Key, "tcp://"+d.link.Addr())
+	if err := os.WriteFile(d.path("edge.yaml"), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("writing the edge's configuration: %w", err)
+	}
+	return nil
+}
+
+// edgeKills is how often the edge is killed in its act.
+const edgeKills = 3
+
+// killEdge kills the edge in the middle of its work, each time as soon as it has
+// all of its sensors again: then most is on its way.
+func (d *demo) killEdge(ctx context.Context) error {
+	d.say("the edge is killed (kill -9) in the middle of its work, and started again, %d times", edgeKills)
+	for range edgeKills {
+		d.mark("edge killed")
+		d.edge.Kill()
+		if err := d.startEdge(ctx); err != nil {
+			return err
+		}
+		limit := time.Now().Add(d.o.Pace)
+		for s := d.fleet.Stats(); s.Connected < s.Clients && time.Now().Before(limit); s = d.fleet.Stats() {
+			if err := d.pause(ctx, time.Millisecond); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // acts is the play: all is well, a cut, a kill, the link comes back, and the
@@ -201,12 +245,7 @@ func (d *demo) acts(ctx context.Context) (err error) {
 			d.say("the link is cut: a black hole, packets go in and nothing comes out")
 			return d.link.Cut(badlink.BlackHole)
 		},
-		func() error {
-			d.mark("edge killed")
-			d.edge.Kill()
-			d.say("the edge is killed (kill -9) in the middle of its work, and started again")
-			return d.startEdge(ctx)
-		},
+		func() error { return d.killEdge(ctx) },
 		func() error {
 			d.mark("link back")
 			d.say("the link is back")

@@ -144,7 +144,7 @@ func TestRecordingsFitTheActs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	clients, what, err := sensors(Options{Data: dir, Pace: 2 * time.Second})
+	clients, what, err := sensors(Options{Data: dir, Pace: 2 * time.Second}, doors{})
 	if err != nil || len(clients) != 2 || !strings.Contains(what, "2 recordings, 4 messages") {
 		t.Fatalf("%v %q %v", clients, what, err)
 	}
@@ -161,11 +161,11 @@ func TestRecordingsFitTheActs(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{t.TempDir(), filepath.Join(dir, "nowhere")} {
-		if _, _, err := sensors(Options{Data: bad, Pace: time.Second}); err == nil {
+		if _, _, err := sensors(Options{Data: bad, Pace: time.Second}, doors{}); err == nil {
 			t.Errorf("%s passes", bad)
 		}
 	}
-	if clients, what, err := sensors(Options{}); err != nil || len(clients) != 1 || !strings.HasPrefix(what, "a car with 850 sensors") {
+	if clients, what, err := sensors(Options{}, doors{"a:1", "b:2", "c:3"}); err != nil || len(clients) != 4 || clients[3].Broker != "ws://c:3" || !strings.HasPrefix(what, "a car with 850 sensors") {
 		t.Errorf("%v %q %v", clients, what, err)
 	}
 }

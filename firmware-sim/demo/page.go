@@ -29,13 +29,14 @@ polyline { fill: none; stroke-width: 1.8; } polyline.a { stroke: var(--a); } pol
 <h1>Packetboat demo</h1>
 <p class="soft">{{.What}} &middot; {{.When}} &middot; {{.Machine}}</p>
 {{if .OK}}<p class="verdict ok">{{.Report.Acknowledged}} messages were acknowledged; each is in the log exactly once{{if .Undecidable}}, as far as equal payloads let one see{{end}}.</p>
+{{with .Report.QoS2}}{{if .Messages}}<p class="ok">With QoS 2: {{.Acknowledged}} messages were acknowledged, {{.Resent}} of them were sent more than once, and none is double{{$.Several}}.</p>{{end}}{{end}}
 {{else}}<p class="verdict bad">A promise is broken.</p>{{end}}
-<p>The sensors publish to an edge, which stores every message before it says thank you and sends it over a bad link (500&nbsp;kB/s, 40&nbsp;ms there and back, one packet in 200 lost) to a hub, which appends it to its log. On the way the link becomes a black hole, the edge is killed with <code>kill -9</code> and started again, and the link comes back.</p>
+<p>The sensors publish to an edge, with QoS 1 and QoS 2 and over TCP, TLS and WebSocket. The edge stores every message before it says thank you and sends it over a bad link (500&nbsp;kB/s, 40&nbsp;ms there and back, one packet in 200 lost) to a hub, which appends it to its log. On the way the link becomes a black hole, the edge is killed with <code>kill -9</code> and started again, several times, and the link comes back.</p>
 <table>
 <tr><td>acknowledged to the sensors</td><td class="n">{{.Report.Acknowledged}}</td><td></td></tr>
 <tr><td>records in the log</td><td class="n">{{.Report.Records}}</td><td>{{.Report.Copies}} of them copies that the sensors themselves sent again</td></tr>
 <tr><td>missing</td><td class="n">{{.Report.Missing}}</td><td>acknowledged and not in the log</td></tr>
-<tr><td>double</td><td class="n">{{.Report.Double}}</td><td>more often in the log than sent</td></tr>
+<tr><td>double</td><td class="n">{{.Report.Double}}</td><td>more often in the log than sent; with QoS 2, than sessions it was sent in</td></tr>
 <tr><td>unexpected</td><td class="n">{{.Unexpected}}</td><td>in the log and never sent</td></tr>
 <tr><td>out of order</td><td class="n">{{.Report.OutOfOrder}}</td><td></td></tr>
 <tr><td>undecidable</td><td class="n">{{.Undecidable}}</td><td>left open by equal payloads</td></tr>
@@ -43,6 +44,7 @@ polyline { fill: none; stroke-width: 1.8; } polyline.a { stroke: var(--a); } pol
 <tr><td>bytes per message on the link</td><td class="n">{{.PerUp}}</td><td>and {{.PerDown}} back</td></tr>
 <tr><td>the hub's own verifier</td><td></td><td>{{.HubVerify}}</td></tr>
 <tr><td>one record removed from a copy</td><td></td><td>{{.Tampered}}</td></tr>
+<tr><td>one QoS 2 record doubled in a copy</td><td></td><td>{{.Doubled}}</td></tr>
 </table>
 {{range .Pictures}}<h2>{{.Title}}</h2>
 <p class="legend">{{range .Legend}}<span class="{{.Class}}">{{.Name}}</span>{{end}} {{.Unit}}</p>

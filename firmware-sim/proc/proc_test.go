@@ -2,6 +2,8 @@ package proc
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -129,5 +131,34 @@ func TestProgramsOfAFolder(t *testing.T) {
 	edge, hub, err := Programs(t.Context(), "/opt/x", "")
 	if err != nil || edge != "/opt/x/packetboat-edge" || hub != "/opt/x/packetboat-hub" {
 		t.Error(edge, hub, err)
+	}
+}
+
+// Clients trust the certificate, for loopback, and it fits its files.
+func TestCertificate(t *testing.T) {
+	c, err := NewCertificate(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(c.File, c.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"127.0.0.1", "localhost"} {
+		client, server := net.Pipe()
+		conf := c.Client.Clone()
+		conf.ServerName = name
+		done := make(chan error, 1)
+		go func() {
+			done <- tls.Server(server, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}).HandshakeContext(t.Context())
+		}()
+		if err := errors.Join(tls.Client(client, conf).HandshakeContext(t.Context()), <-done); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		client.Close()
+		server.Close()
+	}
+	if _, err := NewCertificate(filepath.Join(t.TempDir(), "nowhere")); err == nil {
+		t.Error("writes into a folder that is not there")
 	}
 }

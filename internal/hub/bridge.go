@@ -68,7 +68,7 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 	}
 	b.stats.connects.Add(1)
 	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
-	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, trust: b.trust(), goodUntil: pki.GoodUntil(p.TLS),
+	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
@@ -226,8 +226,10 @@ type session struct {
 	peer     *mqttfront.Peer
 	up, down string
 
-	trust     *pki.Trust // what its certificate was checked with last; guarded by bridge.checking
-	goodUntil time.Time  // the end of its certificate; zero: it has none
+	// What its certificate was checked with last; nil: in the handshake, and much
+	// may have been revoked until CONNECT came. Guarded by bridge.checking.
+	trust     *pki.Trust
+	goodUntil time.Time // the end of its certificate; zero: it has none
 }
 
 // Publish hands a batch to ingest. Everything but a QoS 1 PUBLISH to the

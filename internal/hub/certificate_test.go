@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -121,6 +122,12 @@ func (a *authority) config(auth pki.ClientAuth, devices string) Config {
 // connect dials h over TLS, with a certificate unless it is nil.
 func (a *authority) connect(h *running, cert *tls.Certificate, say hello) (*device, *paho.Connack, error) {
 	a.t.Helper()
+	return dialOver(a.t, a.dial(h, cert), say)
+}
+
+// dial does the handshake only.
+func (a *authority) dial(h *running, cert *tls.Certificate) *tls.Conn {
+	a.t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(a.cert)
 	conf := &tls.Config{RootCAs: roots, ServerName: "hub.example"}
@@ -131,7 +138,7 @@ func (a *authority) connect(h *running, cert *tls.Certificate, say hello) (*devi
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return dialOver(a.t, conn, say)
+	return conn
 }
 
 // Who is let in with which certificate and secret.
@@ -287,6 +294,31 @@ func TestCertificatesEnd(t *testing.T) {
 	h.bridge.expel()
 	if code := two.disconnected(); code != mqttfront.NotAuthorized {
 		t.Errorf("of an authority that is gone: DISCONNECT 0x%02x", code)
+	}
+}
+
+// Who does the handshake while its certificate is good, and says CONNECT once it
+// is revoked, gains nothing.
+func TestRevokedBeforeConnect(t *testing.T) {
+	a := newAuthority(t)
+	h := runHub(t, a.config(pki.AuthRequired, DevicesAny))
+	cert := a.issue("truck")
+	conn := a.dial(h, &cert)
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	for h.gate.Stats().Accepted == 0 { // the hub is done with it, too
+		runtime.Gosched()
+	}
+	a.revoke(cert)
+	d, _, err := dialOver(t, conn, hello{id: "truck"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.send(batch(stream.NewEpoch(), 1, 1)) // it is let in, on both sides
+	h.bridge.expel()
+	if code := d.disconnected(); code != mqttfront.NotAuthorized {
+		t.Errorf("DISCONNECT 0x%02x", code)
 	}
 }
 

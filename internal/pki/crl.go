@@ -23,8 +23,9 @@ type crlFile struct {
 
 	mu        sync.Mutex
 	last      *revocations // guarded by mu
-	at        stamp        // guarded by mu
-	under     *authorities // last was checked with these; guarded by mu
+	lastUnder *authorities // that last was checked with; guarded by mu
+	at        stamp        // of the file that was judged last; guarded by mu
+	under     *authorities // that it was judged with; guarded by mu
 	told      complaint    // guarded by mu
 	toldStale bool         // guarded by mu
 }
@@ -35,6 +36,37 @@ type revocations struct {
 	lists      int
 	revoked    map[string]struct{} // by issuer and serial number
 	nextUpdate time.Time           // the earliest; zero: none
+	editions   map[string]edition  // the newest list, by who signed it
+}
+
+// edition tells which of two lists of one authority is the newer one.
+type edition struct {
+	issuer string
+	number *big.Int // nil: it has none
+	made   time.Time
+}
+
+func (e edition) olderThan(o edition) bool {
+	if e.number != nil && o.number != nil {
+		if c := e.number.Cmp(o.number); c != 0 {
+			return c < 0
+		}
+	}
+	return e.made.Before(o.made)
+}
+
+// follows gives an error unless every list of r is at least as new as that of
+// the same authority before. Lists need no secrecy and are often fetched in
+// clear: who stands in between could play an old one again, and bring back who
+// was revoked since.
+func (r *revocations) follows(before *revocations) error {
+	for signer, e := range r.editions {
+		if was, ok := before.editions[signer]; ok && e.olderThan(was) {
+			return fmt.Errorf("the list of %.80q is older than the one in force: number %v of %s, after number %v of %s; it counts after a restart",
+				e.issuer, e.number, e.made.UTC().Format(time.RFC3339), was.number, was.made.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
 }
 
 func (r *revocations) stale(now time.Time) bool {
@@ -75,10 +107,11 @@ func (f *crlFile) get(ca *authorities) (*revocations, error) {
 			now, err = f.read(ca)
 		}
 		f.told.about(f.log, "revocation lists", err)
+		f.at, f.under = judged(at, err), ca
 		switch {
 		case err == nil:
 			f.toldStale = f.toldStale && f.last == now
-			f.last, f.at, f.under = now, at, ca
+			f.last, f.lastUnder = now, ca
 		case f.last == nil:
 			return nil, fmt.Errorf("read the revocation lists: %w", err)
 		}
@@ -100,14 +133,23 @@ func (f *crlFile) read(ca *authorities) (*revocations, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.last != nil && f.under == ca && f.last.sum == HashSecret(data) {
+	if f.last != nil && f.lastUnder == ca && f.last.sum == HashSecret(data) {
 		return f.last, nil
 	}
-	return parseRevocations(f.path, data, ca)
+	now, err := parseRevocations(f.path, data, ca)
+	if err == nil && f.last != nil {
+		if err = now.follows(f.last); err != nil {
+			err = fmt.Errorf("%s: %w", f.path, err)
+		}
+	}
+	if err != nil {
+		return nil, &badContent{err}
+	}
+	return now, nil
 }
 
 func parseRevocations(path string, data []byte, ca *authorities) (*revocations, error) {
-	out := &revocations{sum: HashSecret(data), revoked: map[string]struct{}{}}
+	out := &revocations{sum: HashSecret(data), revoked: map[string]struct{}{}, editions: map[string]edition{}}
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		if err := out.add(data, ca); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -143,7 +185,8 @@ func (r *revocations) add(der []byte, ca *authorities) error {
 	if err != nil {
 		return err
 	}
-	if err := signedByOne(list, ca); err != nil {
+	signer, err := signerOf(list, ca)
+	if err != nil {
 		return err
 	}
 	for _, e := range list.Extensions {
@@ -158,19 +201,25 @@ func (r *revocations) add(der []byte, ca *authorities) error {
 	if next := list.NextUpdate; !next.IsZero() && (r.nextUpdate.IsZero() || next.Before(r.nextUpdate)) {
 		r.nextUpdate = next
 	}
+	by := string(signer.RawSubject) + string(signer.RawSubjectPublicKeyInfo) // a renewed certificate goes on with its lists
+	e := edition{signer.Subject.String(), list.Number, list.ThisUpdate}
+	if other, ok := r.editions[by]; !ok || other.olderThan(e) {
+		r.editions[by] = e
+	}
 	r.lists++
 	return nil
 }
 
-func signedByOne(list *x509.RevocationList, ca *authorities) error {
+// signerOf finds the authority that signed a list.
+func signerOf(list *x509.RevocationList, ca *authorities) (*x509.Certificate, error) {
 	err := errors.New("no such authority there")
 	for _, c := range ca.certs {
 		if !bytes.Equal(c.RawSubject, list.RawIssuer) {
 			continue
 		}
 		if err = list.CheckSignatureFrom(c); err == nil {
-			return nil
+			return c, nil
 		}
 	}
-	return fmt.Errorf("the list of %.80q is not signed by a certificate of the authorities' file: %w", list.Issuer, err)
+	return nil, fmt.Errorf("the list of %.80q is not signed by a certificate of the authorities' file: %w", list.Issuer, err)
 }

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -74,8 +75,8 @@ type keyPair struct {
 
 	mu      sync.Mutex
 	last    *tls.Certificate // guarded by mu
-	certAt  stamp            // guarded by mu
-	keyedAt stamp            // guarded by mu
+	certAt  stamp            // of the files that were judged last; guarded by mu
+	keyedAt stamp            // likewise
 	told    complaint        // guarded by mu
 }
 
@@ -102,9 +103,10 @@ func (p *keyPair) get() (*tls.Certificate, error) {
 		pair, err = readPair(p.cert, p.key)
 	}
 	p.told.about(p.log, "certificate", err)
+	p.certAt, p.keyedAt = judged(certAt, err), judged(keyedAt, err)
 	switch {
 	case err == nil:
-		p.last, p.certAt, p.keyedAt = pair, certAt, keyedAt
+		p.last = pair
 	case p.last == nil:
 		return nil, fmt.Errorf("read the certificate: %w", err)
 	}
@@ -122,7 +124,7 @@ func readPair(cert, key string) (*tls.Certificate, error) {
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("%s with key %s: %w", cert, key, err)
+		return nil, &badContent{fmt.Errorf("%s with key %s: %w", cert, key, err)}
 	}
 	return &pair, nil
 }
@@ -134,7 +136,7 @@ type caPool struct {
 
 	mu   sync.Mutex
 	last *authorities // guarded by mu
-	at   stamp        // guarded by mu
+	at   stamp        // of the file that was judged last; guarded by mu
 	told complaint    // guarded by mu
 }
 
@@ -164,9 +166,10 @@ func (c *caPool) get() (*authorities, error) {
 		now, err = readAuthorities(c.path, c.last)
 	}
 	c.told.about(c.log, "authorities", err)
+	c.at = judged(at, err)
 	switch {
 	case err == nil:
-		c.last, c.at = now, at
+		c.last = now
 	case c.last == nil:
 		return nil, fmt.Errorf("read the authorities: %w", err)
 	}
@@ -180,10 +183,21 @@ func readAuthorities(path string, last *authorities) (*authorities, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &authorities{sum: HashSecret(data), pool: x509.NewCertPool()}
-	if last != nil && last.sum == a.sum {
+	sum := HashSecret(data)
+	if last != nil && last.sum == sum {
 		return last, nil
 	}
+	a, err := parseAuthorities(data)
+	if err != nil {
+		return nil, &badContent{fmt.Errorf("%s: %w", path, err)}
+	}
+	a.sum = sum
+	return a, nil
+}
+
+func parseAuthorities(data []byte) (*authorities, error) {
+	a := &authorities{pool: x509.NewCertPool()}
+	begun := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----"))
 	for len(data) > 0 {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
@@ -194,13 +208,18 @@ func readAuthorities(path string, last *authorities) (*authorities, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		a.pool.AddCert(cert)
 		a.certs = append(a.certs, cert)
 	}
-	if len(a.certs) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate", path)
+	switch {
+	case len(a.certs) < begun:
+		// pem.Decode passes over a damaged block, as at the end of a file that is
+		// being written: everybody whom that authority signed for would be ended.
+		return nil, fmt.Errorf("%d of %d certificates are whole PEM blocks", len(a.certs), begun)
+	case len(a.certs) == 0:
+		return nil, errors.New("there is no certificate in it")
 	}
 	return a, nil
 }

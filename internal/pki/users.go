@@ -84,6 +84,23 @@ func (a stamp) same(b stamp) bool {
 	return a.settle && os.SameFile(a.info, b.info) && a.info.Size() == b.info.Size() && a.info.ModTime().Equal(b.info.ModTime())
 }
 
+// badContent is an error of what a file holds, not of reading it: it stays until
+// the file changes.
+type badContent struct{ err error }
+
+func (e *badContent) Error() string { return e.err.Error() }
+func (e *badContent) Unwrap() error { return e.err }
+
+// judged gives the stamp to remember of a content that was good, or bad: what is
+// bad stays so until it changes, and must not be read again for each stranger
+// that knocks. What could not be read at all is tried again.
+func judged(at stamp, err error) stamp {
+	if _, bad := errors.AsType[*badContent](err); err != nil && !bad {
+		return stamp{}
+	}
+	return at
+}
+
 // OpenUsers reads the file at path. A line that is not understood, a name that
 // stands twice and more than max users (0: DefaultMaxUsers) are errors.
 func OpenUsers(path string, max int) (*Users, error) {
@@ -141,11 +158,10 @@ func (u *Users) current() *userSet {
 		// The last good users stay. A removed file must not let everybody in,
 		// nor lock everybody out while an editor replaces it.
 		set = &userSet{sums: set.sums, err: fmt.Errorf("reload users: %w", err)}
-		u.seen = stamp{}
 	} else {
 		set = &userSet{sums: sumsOf(list)}
-		u.seen = seen
 	}
+	u.seen = judged(seen, err)
 	u.now.Store(set)
 	return set
 }
@@ -178,7 +194,15 @@ func readUsers(path string, max int) ([]user, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
-	var list []user
+	list, err := parseUsers(data, max)
+	if err != nil {
+		return nil, &badContent{fmt.Errorf("read users: %s%w", path, err)}
+	}
+	return list, nil
+}
+
+// parseUsers gives errors to stand behind the name of the file.
+func parseUsers(data []byte, max int) (list []user, err error) {
 	seen := map[string]bool{}
 	n := 0
 	for line := range strings.Lines(string(data)) {
@@ -194,11 +218,11 @@ func readUsers(path string, max int) ([]user, error) {
 		}
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("read users: %s:%d: %w", path, n, err)
+			return nil, fmt.Errorf(":%d: %w", n, err)
 		case seen[name]:
-			return nil, fmt.Errorf("read users: %s:%d: %s stands twice", path, n, name)
+			return nil, fmt.Errorf(":%d: %s stands twice", n, name)
 		case len(list) == max:
-			return nil, fmt.Errorf("read users: %s has more than %d users", path, max)
+			return nil, fmt.Errorf(" has more than %d users", max)
 		}
 		seen[name] = true
 		list = append(list, user{name, sum})

@@ -32,7 +32,7 @@ func (s *Sensors) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Sessi
 		return nil, mqttfront.Welcome{}, refusal
 	}
 	p.Username = user
-	c := &session{s: s, user: user, client: p.ClientID, view: s.o.ACL.For(user, p.ClientID), disconnect: p.Disconnect}
+	c := &session{s: s, user: user, client: p.ClientID, by: by, view: s.o.ACL.For(user, p.ClientID), disconnect: p.Disconnect}
 	if p.Will != nil && !c.view.Publish(p.Will.Topic) {
 		s.denied(&s.n.deniedWills, "will", c, p.Will.Topic)
 		return nil, mqttfront.Welcome{}, &mqttfront.Refusal{Code: mqttfront.NotAuthorized, Reason: "the acl does not allow the topic of the will"}
@@ -40,10 +40,18 @@ func (s *Sensors) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Sessi
 	switch by {
 	case nothing:
 		s.n.anonymous.Add(1)
-		return c, mqttfront.Welcome{}, nil
 	case certificate:
 		s.n.certified.Add(1)
+	case password:
+		c.password = string(p.Password)
+	}
+	// Also of who did not need it: the handshake may have, and would not let it
+	// in again.
+	if p.TLS != nil && len(p.TLS.VerifiedChains) > 0 {
 		c.tls = p.TLS
+	}
+	if by == nothing && c.tls == nil {
+		return c, mqttfront.Welcome{}, nil
 	}
 	s.mu.Lock()
 	s.sessions[c] = struct{}{}

@@ -138,18 +138,18 @@ func TestWho(t *testing.T) {
 	}
 }
 
-// Who is taken out of the users file, or whose certificate is revoked, is
-// disconnected; others stay.
+// Who is taken out of the users file or given another password, or whose
+// certificate is revoked or over, is disconnected; others stay.
 func TestRecheck(t *testing.T) {
 	a, dir := newAuthority(t), t.TempDir()
-	gps, radar := a.client(t, "gps"), a.client(t, "radar")
+	gps, radar, over, both, nameless := a.client(t, "gps"), a.client(t, "radar"), a.client(t, "over"), a.client(t, "both"), a.client(t, "")
 	a.trust(t, dir)
 	server, err := pki.OpenServerTLS(pki.ServerFiles{Cert: filepath.Join(dir, "ca.pem"), Key: filepath.Join(dir, "key.pem"),
 		ClientCAFile: filepath.Join(dir, "ca.pem"), ClientAuth: pki.AuthOptional, CRLFile: filepath.Join(dir, "crl.pem")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := users{"bob": "right", "eve": "right"}
+	known := users{"bob": "right", "eve": "right", "zoe": "right"}
 	s, err := New(&fakeBuffer{}, Options{Users: known, AllowAnonymous: true, Trust: server.Trust})
 	if err != nil {
 		t.Fatal(err)
@@ -173,12 +173,28 @@ func TestRecheck(t *testing.T) {
 	connect("eve", "eve", nil)
 	connect("gps", "", gps)
 	connect("radar", "", radar)
+	connect("over", "", over)
+	connect("zoe", "zoe", nil)
+	connect("eve-both", "eve", both) // the password lets in, the certificate did the handshake
+	connect("nameless", "", nameless)
 	if s.Recheck(); len(ended) != 0 {
 		t.Fatalf("ended without a reason: %v", ended)
 	}
 	delete(known, "bob")
-	a.trust(t, dir, gps)
+	known["zoe"] = "another"
+	a.trust(t, dir, gps, both, nameless)
+	over.VerifiedChains[0][0].NotAfter = time.Now().Add(-time.Second)
 	s.Recheck()
+	for _, id := range []string{"over", "eve-both", "nameless"} {
+		if !strings.Contains(ended[id], "certificate") {
+			t.Errorf("%s ends with %q", id, ended[id])
+		}
+		delete(ended, id)
+	}
+	if !strings.Contains(ended["zoe"], "password") {
+		t.Errorf("zoe ends with %q", ended["zoe"])
+	}
+	delete(ended, "zoe")
 	if len(ended) != 3 || !strings.Contains(ended["bob1"], "user") || !strings.Contains(ended["bob2"], "user") || !strings.Contains(ended["gps"], "certificate") {
 		t.Errorf("ended: %v", ended)
 	}

@@ -34,9 +34,8 @@ type Buffer interface {
 
 // Users tells who a sensor is.
 type Users interface {
+	// Authenticate is asked again and again while the user is connected.
 	Authenticate(username string, password []byte) bool
-	// Has reports whether the name is known at all.
-	Has(username string) bool
 }
 
 // Options say how Sensors behave.
@@ -76,7 +75,7 @@ type Sensors struct {
 	denials           throttle
 
 	mu       sync.Mutex
-	sessions map[*session]struct{} // guarded by mu; those that proved a name
+	sessions map[*session]struct{} // guarded by mu; those that may have to end
 }
 
 var _ mqttfront.WillHandler = (*Sensors)(nil)

@@ -58,11 +58,6 @@ func (u users) Authenticate(name string, password []byte) bool {
 	return ok && want == string(password)
 }
 
-func (u users) Has(name string) bool {
-	_, ok := u[name]
-	return ok
-}
-
 func admit(t *testing.T, s *Sensors, p *mqttfront.Peer) (mqttfront.Session, byte) {
 	t.Helper()
 	session, _, err := s.Connect(context.Background(), p)

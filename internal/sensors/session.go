@@ -17,7 +17,9 @@ type session struct {
 	s            *Sensors
 	user, client string
 	view         acl.View
-	tls          *tls.ConnectionState // nil unless its certificate proved the user
+	by           proof                // what proved the user
+	password     string               // that did; empty where something else did
+	tls          *tls.ConnectionState // nil unless it came with a verified certificate
 	checked      *pki.Trust           // what tls was checked with; Recheck only
 	disconnect   func(code byte, reason string)
 	quiet        atomic.Int64 // when its last line about a denial was written, ns of the process
