@@ -24,6 +24,7 @@ type local struct {
 	messages atomic.Int64 // that wait in all outboxes
 	bytes    atomic.Int64 // of them, a letter that waits in many counted once
 	tick     atomic.Uint32
+	noTicks  atomic.Bool // tests: keep is called by them alone
 	saver    saver
 
 	mu       sync.Mutex

@@ -2,18 +2,24 @@
 // from clients, hands each to a Session, and acknowledges it when, and only
 // when, the Session has settled it.
 //
-// It promises: PUBACKs leave in the order of their PUBLISHes, many in one
-// write; an acknowledgement that cannot be written closes the connection; what
-// is in flight is bounded per client and in total, in messages and bytes;
-// nothing is refused silently; with FanOut, local subscribers see a message
-// only after it was settled with success, and never slow anybody down.
+// It promises: acknowledgements leave in the order of their PUBLISHes, many in
+// one write; one that cannot be written closes the connection; a QoS 2 message is
+// taken once, over takeovers, crashes and power cuts, as long as its client keeps
+// its session; with FanOut, local subscribers see a message only after it was
+// settled with success (QoS 2: and released), and never slow anybody down; what
+// is in memory is bounded, per client and in total, by the limits of one table
+// (LimitTable), each with a counter; nothing is refused silently.
 //
-// It does not store anything beyond the process: sessions, subscriptions and
-// retained messages live in memory. QoS 2 is refused, in the words that the
-// client's MQTT version has for it. It knows no buffer, no log and no device.
+// With a Store, sessions, received identifiers, subscriptions, retained messages
+// and wills survive a restart; without one they live in memory. The package knows
+// no buffer, no log and no device.
 //
-// The protocol engine is mochi-mqtt. A connection reads through a door (conn)
-// that takes every PUBLISH out of the byte stream and handles it here; mochi
-// sees what is left: CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT and
-// the acknowledgements of subscribers.
+// A connection is one goroutine that reads and handles packets, and a writer that
+// runs while there is something to write. What belongs to a client id rather than
+// a connection is a session. A client id has one seat; whoever owns it may begin
+// and end the session there, so that connections of one client follow each other
+// and never overlap.
+//
+// The packets of clients are decoded here, and every decoder is fuzzed, CONNECT
+// and PUBLISH against that of mochi-mqtt.
 package mqttfront

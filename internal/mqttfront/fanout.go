@@ -117,7 +117,9 @@ func (o *fanOut) run(ctx context.Context) {
 			o.l.saveAll()
 			return
 		case <-tick.C:
-			o.l.keep()
+			if !o.l.noTicks.Load() {
+				o.l.keep()
+			}
 		case <-o.l.returns:
 			o.d.giveAgain()
 		case <-o.wake:
@@ -161,35 +163,38 @@ func (l *local) keep() {
 	}
 }
 
-// saveAll writes what waits, and waits for that.
+// saveAll writes what waits, and waits for that, but not for ever.
 func (l *local) saveAll() {
 	if l.store == nil {
 		return
 	}
-	var writes sync.WaitGroup
 	for _, s := range l.all() {
 		s.mu.Lock()
 		s.out.saving.dirty = false
 		s.out.unsaved()
 		s.mu.Unlock()
 	}
-	writes.Add(1)
+	var open atomic.Int64
+	some := make(chan struct{}, 1)
 	l.saver.save(l, l.tick.Load(), true, func() func(error) {
-		writes.Add(1)
-		return func(error) { writes.Done() }
+		open.Add(1)
+		return func(error) {
+			open.Add(-1)
+			select {
+			case some <- struct{}{}:
+			default:
+			}
+		}
 	})
-	writes.Done()
-	done := make(chan struct{})
-	go func() {
-		writes.Wait()
-		close(done)
-	}()
-	timer := time.NewTimer(saveStop)
+	timer := time.NewTimer(10 * l.f.o.drain)
 	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		l.f.log.Warn("what waits for local subscribers is not saved yet", "after", saveStop)
+	for open.Load() > 0 {
+		select {
+		case <-some:
+		case <-timer.C:
+			l.f.log.Warn("what waits for local subscribers is not saved yet")
+			return
+		}
 	}
 }
 

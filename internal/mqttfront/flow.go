@@ -56,7 +56,9 @@ func (c *conn) release(t *tally) {
 		return
 	}
 	c.messages.Add(int64(-t.messages))
-	c.quota.Add(int64(-t.quota))
+	if t.quota > 0 {
+		c.quota.Add(int64(-t.quota))
+	}
 	c.bytes.Add(int64(-t.bytes))
 	c.f.bytes.Add(int64(-t.bytes))
 	if c.f.stalls.Load() > 0 {
@@ -77,7 +79,9 @@ func (c *conn) admitPublish(qos byte, size int) *wireError {
 	}
 	if qos > 0 {
 		c.messages.Add(1)
-		c.quota.Add(1)
+		if c.version >= 5 {
+			c.quota.Add(1)
+		}
 	}
 	c.bytes.Add(int64(size))
 	c.f.bytes.Add(int64(size))

@@ -146,9 +146,7 @@ func (o *outbox) letGo(s *slot) {
 func (o *outbox) finish(s *slot) {
 	o.letGo(s)
 	if s.id != 0 {
-		if delete(o.ids, s.id); len(o.ids) == 0 {
-			o.ids = nil
-		}
+		delete(o.ids, s.id)
 	}
 }
 
@@ -336,6 +334,9 @@ func (o *outbox) leave() {
 	}
 	o.present = false
 	o.aliases = outAliases{}
+	if len(o.ids) == 0 {
+		o.ids = nil
+	}
 	o.again()
 	o.replay.left()
 	var back []*outMessage

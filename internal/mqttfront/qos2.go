@@ -72,7 +72,7 @@ func (c *conn) publishOnce(e *entry) {
 func (c *conn) repeated(e *entry, r *received) {
 	e.message = false
 	c.messages.Add(-1)
-	if r.by == c {
+	if r.by == c && e.counted {
 		c.quota.Add(-1) // counted already
 		e.counted = false
 	}
@@ -183,7 +183,7 @@ func (c *conn) pubrel(body []byte) *wireError {
 	s.mu.Lock()
 	r := s.received[id]
 	if r != nil {
-		e.counted = r.by == c
+		e.counted = r.by == c && c.version >= 5
 		r.by = nil
 	}
 	c.acks.push(e)

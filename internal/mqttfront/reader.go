@@ -326,9 +326,11 @@ func (c *conn) publish(first byte, body []byte, total int) *wireError {
 		return err
 	}
 	e := c.acks.slot(c)
-	e.pub = Publish{Topic: topic, Payload: c.reader.keep(raw.payload), QoS: raw.qos, Retain: raw.retain, Dup: raw.dup, Expiry: props.expiry, Properties: props.keep}
+	p := &e.pub // field by field: the entry is new
+	p.Topic, p.Payload, p.Properties = topic, c.reader.keep(raw.payload), props.keep
+	p.QoS, p.Retain, p.Dup, p.Expiry = raw.qos, raw.retain, raw.dup, props.expiry
 	e.packetID, e.size, e.message = raw.packetID, size, true
-	e.kind, e.counted = raw.qos, raw.qos > 0 // the kinds are numbered like that
+	e.kind, e.counted = raw.qos, raw.qos > 0 && c.version >= 5 // the kinds are numbered like that
 	switch {
 	case reserved:
 		c.refuseReserved(e)

@@ -8,13 +8,9 @@ import (
 	"time"
 )
 
-const (
-	// saveTick is how often what waits is looked at; a message is saved when it
-	// has waited for one to two ticks.
-	saveTick = 100 * time.Millisecond
-	// saveStop bounds the wait for the last of it when the front stops.
-	saveStop = 5 * time.Second
-)
+// saveTick is how often what waits is looked at; a message is saved when it has
+// waited for one to two ticks.
+const saveTick = 100 * time.Millisecond
 
 // What waits for the subscriber of a stored session is saved lazily: a message
 // that is answered within saveTick costs no write at all; one that waits longer
