@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/packetboat/packetboat/internal/rig/rawmqtt"
@@ -124,7 +125,8 @@ func TestPahoGolang(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make(chan *paho.Publish, 100)
-			c := paho.NewClient(paho.ClientConfig{Conn: nc, PacketTimeout: patience, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+			// A packet is several writes on anything but TCP; the lock keeps them together.
+			c := paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(nc), PacketTimeout: patience, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 				func(p paho.PublishReceived) (bool, error) { got <- p.Packet; return true, nil }}})
 			if _, err := c.Connect(ctx, &paho.Connect{ClientID: "go-" + name, KeepAlive: 30, CleanStart: true}); err != nil {
 				t.Fatal(err)
