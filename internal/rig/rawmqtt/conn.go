@@ -63,6 +63,16 @@ func (c *Conn) Send(packets ...Packet) error {
 	return nil
 }
 
+// Announce tells the judge of packets whose bytes are written in other ways.
+func (c *Conn) Announce(packets ...Packet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range packets {
+		c.note("->", Describe(p))
+		c.judge.Sent(p, c.version)
+	}
+}
+
 // sentRaw tells the judge of whole packets among raw bytes.
 func (c *Conn) sentRaw(b []byte) {
 	for len(b) > 0 {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -50,7 +51,8 @@ func DialWebSocket(ctx context.Context, target string, conf *tls.Config, protoco
 // message, what comes is the bytes of the binary messages, in a row.
 type WebSocket struct {
 	*websocket.Conn
-	r io.Reader // of the message that is read
+	r  io.Reader  // of the message that is read
+	mu sync.Mutex // held while a message is written
 }
 
 // Read implements net.Conn. A message that is not binary is a *Violation.
@@ -78,6 +80,8 @@ func (w *WebSocket) Read(b []byte) (int, error) {
 
 // Write implements net.Conn.
 func (w *WebSocket) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.WriteMessage(websocket.BinaryMessage, b); err != nil {
 		return 0, err
 	}

@@ -94,8 +94,8 @@ func (j *Judge) Received(p Packet, size int) error {
 	if j.ended {
 		return broken("[MQTT-3.14.4-1]", "%s after the end", p.Type())
 	}
-	if limit, ok := j.props().Get(MaximumPacketSize); ok && size > int(limit.Num) {
-		return broken("[MQTT-3.1.2-24]", "%s of %d bytes, the client takes %d", p.Type(), size, limit.Num)
+	if limit := j.props().Num(MaximumPacketSize, 0); limit > 0 && size > int(limit) { // 0 is no size, and an error
+		return broken("[MQTT-3.1.2-24]", "%s of %d bytes, the client takes %d", p.Type(), size, limit)
 	}
 	if err := j.order(p); err != nil {
 		return err
