@@ -19,7 +19,7 @@ type plan struct {
 	epoch  *epoch
 	run    stream.Range // records; empty: losses only
 	losses []stream.Loss
-	mark   bool // the settle state must be synced first
+	mark   bool // the settle state must be synced before it leaves
 	expire bool // what has expired may be given up
 }
 
@@ -51,15 +51,17 @@ func (b *Buffer) Next(lane stream.Lane, limit Limit) (batch stream.Batch, ok boo
 		if !ok {
 			return batch, false, nil
 		}
+		recs, size, err := b.gather(p, lane, limit)
+		if err != nil {
+			return batch, false, fmt.Errorf("next batch of %s: %w", lane, err)
+		}
+		if p.run.Count() > 0 && len(recs) == 0 { // expired, or unreadable: not a sync for each frame of these
+			continue
+		}
 		if p.mark {
 			if err := b.markEpoch(p.epoch); err != nil {
 				return batch, false, fmt.Errorf("next batch of %s: %w", lane, err)
 			}
-			continue
-		}
-		recs, size, err := b.gather(p, lane, limit)
-		if err != nil {
-			return batch, false, fmt.Errorf("next batch of %s: %w", lane, err)
 		}
 		if batch, ok = b.handOut(p, lane, recs, size); ok {
 			return batch, true, nil
@@ -194,6 +196,9 @@ func (b *Buffer) handOut(p plan, lane stream.Lane, recs []stream.Record, size in
 		f.records = stream.Range{First: 1}
 	}
 	losses := l.undeclared(end, maxBatchLosses) // some may be settled by now, or new
+	if len(losses) > 0 && !e.marked {
+		return batch, false // something expired since: once that is synced
+	}
 	if len(recs) == 0 {
 		if len(losses) == 0 {
 			return batch, false
