@@ -14,6 +14,12 @@ const (
 	// recheck is how long a segment is left alone in which something may expire
 	// once the clock is known.
 	recheck = 60 * microseconds
+	// Every sweepEvery at most, one segment is looked through in which something
+	// may have expired; if that takes long, less often: sweepShare is how many
+	// times longer the pause is. So status and ledger tell what has expired also
+	// while nobody asks for batches.
+	sweepEvery = 2 * time.Second
+	sweepShare = 50
 )
 
 // processClock reads the wall clock and believes it. The process counts as a
@@ -201,16 +207,33 @@ func (b *Buffer) giveUpExpired(e *epoch, lane stream.Lane, gone []stream.Loss) {
 	token(b.ready)
 }
 
-// overdue is the oldest segment in which something may have expired; nil: none.
-// Under commitMu.
-func (b *Buffer) overdue() *segment {
-	now, read := stream.Moment{}, false
+// sweep gives up what has expired in one segment, and says when to come again.
+func (b *Buffer) sweep() time.Duration {
+	b.commitMu.Lock()
+	defer b.commitMu.Unlock()
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	all := b.segs.live
+	if b.segs.head != nil {
+		all = append(all[:len(all):len(all)], b.segs.head)
+	}
+	seg := b.overdue(all)
+	b.mu.Unlock()
+	if seg == nil {
+		return sweepEvery
+	}
+	start := time.Now()
+	b.expireIn(seg)
+	return max(sweepEvery, sweepShare*time.Since(start))
+}
+
+// overdue is the first of the segments in which something may have expired; nil:
+// none. Under commitMu and mu.
+func (b *Buffer) overdue(all []*segment) *segment {
 	if b.state.fragments() >= b.rangesMax/2 {
 		return nil
 	}
-	for _, seg := range b.segs.live {
+	now, read := stream.Moment{}, false
+	for _, seg := range all {
 		if seg.due == neverDue || len(seg.held) == 0 {
 			continue
 		}
@@ -224,21 +247,24 @@ func (b *Buffer) overdue() *segment {
 	return nil
 }
 
-// expireIn gives up what has expired in a segment, because room is wanted, and
-// notes when to look again. Under commitMu.
-func (b *Buffer) expireIn(seg *segment) error {
+// expireIn gives up what has expired in a segment, and notes when to look again.
+// What the disk cannot read is passed by: whoever wants it judges that. Under
+// commitMu.
+func (b *Buffer) expireIn(seg *segment) {
 	now := b.o.Now()
 	due := int64(neverDue)
 	gone := map[stream.ID][]stream.Loss{}
 	v := &b.mover
-	for off := int64(pageSize); off < seg.end; off = v.next {
+	for off := int64(pageSize); off < seg.end; {
 		ok, err := v.find(seg, off, seg.end)
 		if err != nil {
-			return b.unreadable(seg, err)
+			off, due = max(off, v.off)+pageSize, min(due, now.Mono+recheck)
+			continue
 		}
 		if !ok {
 			break
 		}
+		off = v.next
 		var it recordIter
 		for {
 			g, seq, raw, ok := it.next(v)
@@ -271,5 +297,4 @@ func (b *Buffer) expireIn(seg *segment) error {
 			e.marked = false
 		}
 	}
-	return nil
 }

@@ -45,6 +45,10 @@ func (b *Buffer) clear() bool {
 		busy := !b.ops.empty() || b.suspectDead
 		failing := b.diskErr != nil
 		crowd, hard := b.crowd(), b.crowded(b.o.SegmentBytes)
+		var stale *segment
+		if short || crowd != nil {
+			stale = b.overdue(b.segs.live)
+		}
 		b.mu.Unlock()
 		if !short && crowd == nil {
 			return b.setFull(false)
@@ -62,10 +66,8 @@ func (b *Buffer) clear() bool {
 			}
 			continue
 		}
-		if stale := b.overdue(); stale != nil {
-			if b.expireIn(stale) != nil {
-				return b.setFull(tight)
-			}
+		if stale != nil {
+			b.expireIn(stale)
 		} else if crowd != nil {
 			if b.moveState(crowd) != nil {
 				return b.setFull(tight)
@@ -252,10 +254,16 @@ func (b *Buffer) moveLive(seg *segment) error {
 	}
 	m := mover{b: b, buf: append([]byte(nil), zeroPage[:frameHeader]...)}
 	v := &b.mover
+	given := false
 	for off := int64(pageSize); off < seg.end; {
 		ok, err := v.find(seg, off, seg.end)
 		if err != nil {
-			return b.unreadable(seg, err)
+			if !given && b.unreadable(seg, err) != nil {
+				return err
+			}
+			given = true // up; what lies behind is moved
+			off = max(off, v.off) + pageSize
+			continue
 		}
 		if !ok {
 			break

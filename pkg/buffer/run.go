@@ -37,6 +37,8 @@ func (b *Buffer) Run(ctx context.Context) error {
 func (b *Buffer) loop(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
+	sweep := time.NewTimer(sweepEvery)
+	defer sweep.Stop()
 	armed := false
 	arm := func(d time.Duration) {
 		if !armed {
@@ -51,6 +53,9 @@ func (b *Buffer) loop(ctx context.Context) {
 			return
 		case <-b.lazy:
 			arm(b.o.LazySync)
+			continue
+		case <-sweep.C:
+			sweep.Reset(b.sweep())
 			continue
 		case <-b.wake:
 		case <-timer.C:

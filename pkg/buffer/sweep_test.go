@@ -1,7 +1,10 @@
 package buffer
 
 import (
+	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -27,5 +30,142 @@ func TestExpiredBacklogIsSyncedAtOnce(t *testing.T) {
 	b.reopen(t)
 	if s := b.Stats(); s.Lost[stream.Expired] != 500 {
 		t.Fatalf("told, and not on the disk: %+v", s)
+	}
+}
+
+// While nobody asks for batches, what has expired becomes a loss all the same:
+// in the ledger and on the disk, from the segment in use and from older ones,
+// also after a reopen.
+func TestExpiredIsNoticedWithoutAHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := newMemDir()
+		b := openMem(t, dir, testOptions())
+		stop := runUntil(t, b)
+		for i := range 20 {
+			m := message(i)
+			m.Payload, m.Expiry = make([]byte, 4000), 10
+			if i%5 == 4 {
+				m.Expiry = 60
+			}
+			put(t, b, stream.Normal, m)
+		}
+		lost := func(what string, want uint64) {
+			t.Helper()
+			synctest.Wait()
+			s := b.Stats()
+			n := uint64(0)
+			for _, l := range b.Losses() {
+				if l.Reason == stream.Expired {
+					n += l.Count()
+				}
+			}
+			if s.Lost[stream.Expired] != want || n != want || s.Queued != 20-want || !s.ConservationOK {
+				t.Fatalf("%s: %d in the ledger, %+v", what, n, s)
+			}
+		}
+		time.Sleep(9 * time.Second)
+		lost("before", 0)
+		time.Sleep(4 * sweepEvery) // two segments, one a sweep
+		lost("after", 16)
+		disk, err := openOn(cutNow(dir), testOptions())
+		if err != nil || disk.Stats().Lost[stream.Expired] != 16 {
+			t.Fatalf("on the disk: %+v, %v", disk.Stats(), err)
+		}
+		stop()
+		b = openMem(t, dir, testOptions())
+		runUntil(t, b)
+		lost("reopened", 16)
+		time.Sleep(60 * time.Second)
+		lost("the rest", 20)
+	})
+}
+
+// A sweep is short: one segment, and a pause that grows with the time it took.
+func TestSweepIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newExpiring(t, tinyOptions(20))
+		for i := range 60 {
+			m := message(i)
+			m.Payload, m.Expiry = make([]byte, 4000), 10
+			if err := b.Append(stream.Normal, []stream.Message{m}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.commit(true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(b.segs.live) < 4 {
+			t.Fatalf("%d segments", len(b.segs.live))
+		}
+		if d := b.sweep(); d != sweepEvery || b.Stats().Expired != 0 {
+			t.Fatalf("%v, %d expired", d, b.Stats().Expired)
+		}
+		b.pass(10)
+		reads, took := map[string]bool{}, time.Duration(0)
+		b.dir.faultAt = func(_, name string, off int64) error {
+			if reads[name] = true; off == pageSize*5 {
+				return errInjected // what stands there waits
+			}
+			took += 100 * time.Millisecond
+			time.Sleep(100 * time.Millisecond) // the bubble's clock
+			return nil
+		}
+		if d := b.sweep(); len(reads) != 1 || took < time.Second || d != sweepShare*took {
+			t.Fatalf("%v after reading %v in %v", d, reads, took)
+		}
+		if s := b.Stats(); s.Expired == 0 || s.Lost[stream.Unreadable] != 0 {
+			t.Fatalf("%+v", s)
+		}
+		for i := 0; b.Stats().Expired < 50; i++ { // each segment has a bad page
+			if b.sweep(); i > 10 {
+				t.Fatalf("%d expired after %d sweeps", b.Stats().Expired, i)
+			}
+		}
+		if d := b.sweep(); d != sweepEvery {
+			t.Fatalf("%v with nothing left to do", d)
+		}
+	})
+}
+
+// A page that the disk never reads again costs what stands there; the segment is
+// emptied all the same, and the journal does not stay full for it.
+func TestBadPageHoldsNoSegment(t *testing.T) {
+	for _, seconds := range []uint32{0, 10} {
+		t.Run(fmt.Sprint(seconds), func(t *testing.T) {
+			b := newExpiring(t, tinyOptions(8))
+			put := func(i int) bool {
+				m := message(i)
+				m.Payload, m.Expiry = make([]byte, 3000), seconds
+				ok := b.Append(stream.Normal, []stream.Message{m}, nil) == nil && b.commit(true) == nil
+				b.makeRoom()
+				return ok
+			}
+			for i := range 20 {
+				put(i)
+			}
+			bad := b.segs.live[0]
+			b.dir.faultAt = func(op, name string, off int64) error {
+				if op == "read" && name == segmentName(bad.id) && (off/pageSize == 5 || off/pageSize == 8) {
+					return errInjected
+				}
+				return nil
+			}
+			generation := bad.generation
+			b.pass(5)
+			for i := range 400 {
+				if !put(i) {
+					t.Fatalf("message %d is refused: %+v", i, b.Stats())
+				}
+			}
+			if bad.generation == generation {
+				t.Fatalf("the segment is still held: %+v", b.Stats())
+			}
+			b.pass(10)
+			for i := range 400 {
+				if !put(i) {
+					t.Fatalf("message %d is refused: %+v", i, b.Stats())
+				}
+			}
+		})
 	}
 }
