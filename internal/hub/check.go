@@ -19,18 +19,50 @@ const soon = 14 * 24 * time.Hour
 // that would keep the hub from starting, and what an operator should know.
 func (c *Config) CheckFiles() (warnings []string, err error) {
 	var errs []error
-	// A file that is not there is none: nobody has a secret yet.
-	if _, err := pki.OpenUsers(c.DevicesPath(), c.deviceRules().max); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, fmt.Errorf("devices_file: %w", err))
+	broken := func(what string, err error, remedy string) {
+		errs = append(errs, fmt.Errorf("%s: %w (%s)", what, err, remedy))
+	}
+	n := 0
+	switch users, err := pki.OpenUsers(c.DevicesPath(), c.deviceRules().max); {
+	case err == nil:
+		n = users.Len()
+	case !errors.Is(err, fs.ErrNotExist): // a file that is not there is none: nobody has a secret yet
+		broken("devices_file", err, "correct the line, or remove and add the device again")
+	}
+	if len(errs) == 0 {
+		if err := c.checkReach(n); err != nil {
+			errs = append(errs, fmt.Errorf("%w (%s)", err, reachRemedy))
+		}
 	}
 	if c.mqtts() == Off {
 		return nil, errors.Join(errs...)
 	}
 	s, err := pki.OpenServerTLS(c.TLS.files(slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return nil, errors.Join(append(errs, fmt.Errorf("tls: %w", err))...)
+		broken("tls", err, "put a good file there, or correct its name")
+		return nil, errors.Join(errs...)
 	}
 	return tlsWarnings(s.Stats(), time.Now()), errors.Join(errs...)
+}
+
+const reachRemedy = "add a device with `packetboat-hub device add ID`, name authorities in tls.client_ca_file, or set allow_anonymous: true"
+
+// checkReach refuses to let just anybody in from elsewhere, where devices have
+// secrets.
+func (c *Config) checkReach(devices int) error {
+	if c.AllowAnonymous || devices > 0 {
+		return nil
+	}
+	refuse := func(key, addr string) error {
+		return fmt.Errorf("%s: %.80s is reachable from elsewhere, and no device has a secret", key, addr)
+	}
+	if a := c.Listen.MQTT; beyondLoopback(a) {
+		return refuse("listen.mqtt", a)
+	}
+	if a := c.mqtts(); beyondLoopback(a) && !c.TLS.wantsCertificates() {
+		return refuse("listen.mqtts", a)
+	}
+	return nil
 }
 
 // modeWarnings says which files others on this machine may read or change that

@@ -61,8 +61,8 @@ func Open(c Config, log *slog.Logger) (h *Hub, err error) {
 	if h.devices, err = openDevices(c.deviceRules(), log); err != nil {
 		return h, cli.Fail(cli.Usage, err, "correct the line, or remove and add the device again")
 	}
-	if err := h.checkReach(); err != nil {
-		return h, err
+	if err := c.checkReach(h.devices.len()); err != nil {
+		return h, cli.Fail(cli.Usage, err, reachRemedy)
 	}
 	h.ingest = ingest.New(h.store, h.ingestOptions())
 	if c.mqtts() != Off {
@@ -118,24 +118,6 @@ func storeError(dir string, err error) error {
 	}
 	// Whatever else it is stays until somebody does something about it.
 	return cli.Fail(cli.Operator, err, "where the disk is good and the files cannot be read, restore a backup or move the log directory away")
-}
-
-// checkReach refuses to let just anybody in from elsewhere.
-func (h *Hub) checkReach() error {
-	if h.c.AllowAnonymous || h.devices.len() > 0 {
-		return nil
-	}
-	refuse := func(a string) error {
-		return cli.Fail(cli.Usage, fmt.Errorf("%s is reachable from elsewhere, and no device has a secret", a),
-			"add a device with `packetboat-hub device add ID`, name authorities in tls.client_ca_file, or set allow_anonymous: true")
-	}
-	if a := h.c.Listen.MQTT; beyondLoopback(a) {
-		return refuse(a)
-	}
-	if a := h.c.mqtts(); beyondLoopback(a) && !h.c.TLS.wantsCertificates() {
-		return refuse(a)
-	}
-	return nil
 }
 
 // trust is what certificates of devices are believed now, nil for none.
