@@ -36,7 +36,7 @@ type Listen struct {
 	MQTTS      string   `yaml:"mqtts" doc:"the same over TLS, 127.0.0.1:8883 for example; off for none"`
 	WS         string   `yaml:"ws" doc:"MQTT over WebSocket, 127.0.0.1:8083 for example; off for none"`
 	WSS        string   `yaml:"wss" doc:"MQTT over WebSocket over TLS; off for none"`
-	WSOrigins  []string `yaml:"ws_origins" doc:"sites whose pages may connect over WebSocket, as http://display.example, or * for all; pages of the host that is connected to always may"`
+	WSOrigins  []string `yaml:"ws_origins" doc:"sites whose pages may connect over WebSocket, as http://display.example, or * for all; without any, pages of the host that is connected to may, by its address or over TLS"`
 	HTTP       string   `yaml:"http" doc:"status, metrics and health; off for none"`
 	HTTPPublic bool     `yaml:"http_public" doc:"serve HTTP, which asks nobody for a name, beyond loopback"`
 }

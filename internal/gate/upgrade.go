@@ -25,7 +25,8 @@ const maxRequest = 8 << 10
 type WebSocketOptions struct {
 	// AllowedOrigins are the sites whose pages may connect, as
 	// "https://display.example:8443"; "*" lets every page in. Without any, only
-	// pages of the very host that is connected to may: a browser connects to
+	// pages of the very host that is connected to may, named by its address or,
+	// over TLS, by a name: a browser connects to
 	// whatever a page tells it to, from inside the vehicle's network, without
 	// asking who sits in front of it. Clients that are no browsers send no
 	// Origin and are not concerned.
@@ -98,7 +99,8 @@ func (u *upgrader) upgrade(c net.Conn) (early []byte, err error) {
 	if err != nil {
 		return nil, u.unread(c, limited, err)
 	}
-	if bad := u.check(r, c.LocalAddr()); bad != nil {
+	_, secure := c.(*tlsConn)
+	if bad := u.check(r, c.LocalAddr(), secure); bad != nil {
 		return nil, bad.answer(c)
 	}
 	early, _ = br.Peek(br.Buffered()) // no more than what is there: no error
@@ -141,7 +143,7 @@ func (b *badRequest) answer(c net.Conn) error {
 }
 
 // check says why a request is not taken; nil: it is. [RFC 6455, 4.2.1]
-func (u *upgrader) check(r *http.Request, local net.Addr) *badRequest {
+func (u *upgrader) check(r *http.Request, local net.Addr, secure bool) *badRequest {
 	refuse := func(status int, text string) *badRequest { return &badRequest{status, WebSocket, text} }
 	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
 	switch {
@@ -157,7 +159,7 @@ func (u *upgrader) check(r *http.Request, local net.Addr) *badRequest {
 		return refuse(http.StatusBadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")
 	case !slices.Contains(tokens(r, "Sec-WebSocket-Protocol"), "mqtt"): // [MQTT-6.0.0-3]
 		return refuse(http.StatusBadRequest, "want the subprotocol mqtt")
-	case !u.mayCome(r, local):
+	case !u.mayCome(r, local, secure):
 		return &badRequest{http.StatusForbidden, Origin, "pages of this origin may not connect; allowed_origins names those that may"}
 	}
 	return nil
@@ -174,7 +176,7 @@ func tokens(r *http.Request, header string) (all []string) {
 }
 
 // mayCome decides about the page that a browser names.
-func (u *upgrader) mayCome(r *http.Request, local net.Addr) bool {
+func (u *upgrader) mayCome(r *http.Request, local net.Addr, secure bool) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) == 0 {
 		return true
@@ -193,11 +195,14 @@ func (u *upgrader) mayCome(r *http.Request, local net.Addr) bool {
 	if !strings.EqualFold(from.Host, r.Host) {
 		return false
 	}
-	// The same host, says the page; but a name may be made to point here. To
-	// this machine itself only names come that can mean nothing else.
+	// The same host, says the page; but whose site it is may let its name point
+	// here. An address means what it says, and over TLS the browser has seen a
+	// certificate for the name; to this machine itself only names come that can
+	// mean nothing else.
+	host := from.Hostname()
+	ip, err := netip.ParseAddr(host)
 	if t, ok := local.(*net.TCPAddr); ok && t.IP.IsLoopback() {
-		ip, err := netip.ParseAddr(from.Hostname())
-		return from.Hostname() == "localhost" || err == nil && ip.IsLoopback()
+		return host == "localhost" || err == nil && ip.IsLoopback()
 	}
-	return true
+	return err == nil || secure
 }
