@@ -19,12 +19,11 @@ func (b *Buffer) keptBack() int {
 	return reserveSegments + max(span, 0)
 }
 
-// packed: the segment is full, live above two fifths, and little in it is dead:
-// with large values that is all it can hold, and writing it once more would make
-// no room. Under mu.
+// packed: the segment is full, and entries fill more than two fifths of it: with
+// large values that may be all it can hold, and writing it once more would make
+// no room. stateSpan counts on no more than that. Under mu.
 func (b *Buffer) packed(seg *segment) bool {
-	k := &seg.kept
-	return 5*k.bytes > 2*seg.size && seg.end > seg.size-int64(b.frameMax) && 8*k.bytes >= 7*k.stored
+	return 5*seg.kept.bytes > 2*seg.size && seg.end > seg.size-int64(b.frameMax)
 }
 
 // slots counts the slots in segments that hold entries: a snapshot has a bit for

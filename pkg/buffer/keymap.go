@@ -157,12 +157,11 @@ func (k *keyMap) settleProjection() {
 // kept is what a segment stores of the map. Each put that was written to it has
 // a slot, counted from 0; a slot is live while it is the newest of its key.
 type kept struct {
-	slots  uint32
-	bits   []uint64 // of live slots
-	live   int
-	bytes  int64 // of live slots, on flash
-	stored int64 // of all slots
-	pages  stream.RangeSet
+	slots uint32
+	bits  []uint64 // of live slots
+	live  int
+	bytes int64 // of live slots, on flash
+	pages stream.RangeSet
 }
 
 func (k *kept) set(slot uint32, bytes int64) {
@@ -173,7 +172,6 @@ func (k *kept) set(slot uint32, bytes int64) {
 	k.slots = max(k.slots, slot+1)
 	k.live++
 	k.bytes += bytes
-	k.stored += bytes
 }
 
 func (k *kept) clear(slot uint32, bytes int64) {

@@ -169,3 +169,50 @@ func TestBadPageHoldsNoSegment(t *testing.T) {
 		})
 	}
 }
+
+// A loss is on the disk before it is told, also of an epoch that was handed out
+// before, and also where it comes about between reading a batch and its leaving.
+func TestExpiredIsSyncedBeforeItIsTold(t *testing.T) {
+	b := newExpiring(t, testOptions())
+	onDisk := func(batch stream.Batch, want int) {
+		t.Helper()
+		told := uint64(0)
+		for _, l := range batch.Losses {
+			told += l.Count()
+		}
+		if told == 0 || len(batch.Records) != want {
+			t.Fatalf("%+v", batch)
+		}
+		if s := openMem(t, cutNow(b.dir), b.o).Stats(); s.Lost[stream.Expired] < told {
+			t.Fatalf("%d told, %d on the disk", told, s.Lost[stream.Expired])
+		}
+	}
+	b.put(t, stream.Normal, 1, 0)
+	first, _ := next(t, b.Buffer, stream.Normal, Limit{})
+	if err := b.Settle(first.ID, settled(&first)); err != nil {
+		t.Fatal(err)
+	}
+	b.put(t, stream.Normal, 2, 10)
+	b.pass(10)
+	batch, _ := next(t, b.Buffer, stream.Normal, Limit{})
+	onDisk(batch, 0)
+	if err := b.Settle(batch.ID, settled(&batch)); err != nil {
+		t.Fatal(err)
+	}
+	b.put(t, stream.Normal, 3, 10)
+	flying, _ := next(t, b.Buffer, stream.Normal, Limit{})
+	b.put(t, stream.Normal, 4, 0)
+	p, _ := b.plan(stream.Normal, Limit{Messages: 10, Bytes: 1000})
+	recs, size, err := b.gather(p, stream.Normal, Limit{Messages: 10, Bytes: 1000})
+	if err != nil || len(recs) != 1 || recs[0].Seq != 4 {
+		t.Fatalf("%+v, %v", recs, err)
+	}
+	b.Requeue(flying.ID, flying.First)
+	b.pass(10)
+	b.sweep()
+	if batch, ok := b.handOut(p, stream.Normal, recs, size); ok {
+		t.Fatalf("told before it is synced: %+v", batch.Losses)
+	}
+	batch, _ = next(t, b.Buffer, stream.Normal, Limit{})
+	onDisk(batch, 1)
+}
