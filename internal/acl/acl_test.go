@@ -327,6 +327,8 @@ func TestSubscribeBetweenDenials(t *testing.T) {
 		{"topic read a/#\ntopic deny a\ntopic deny a/+\n", "+/+/#", true},
 		{"topic read +/b\ntopic deny a/b\n", "a/+", false},
 		{"topic read +/b\ntopic deny a/b\n", "+/b", true},
+		{"topic read +\n", "/#", false}, // no topic is empty
+		{"topic read +\n", "+/#", true},
 	} {
 		v := listOf(t, x.rules).as("", "c")
 		if got := v.Subscribe(x.filter); got != x.want || v.ExplainSubscribe(x.filter).Allowed != x.want {

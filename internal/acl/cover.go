@@ -182,6 +182,9 @@ func (s *search) stretch(levels []string) (string, bool) {
 // try asks for a topic.
 func (s *search) try(levels []string) (string, bool) {
 	topic := strings.Join(levels, "/")
+	if topic == "" {
+		return "", false // "/#" matches it, but no topic is empty [MQTT-4.7.3-1]
+	}
 	if s.v.decide(s.p, read, topic) {
 		return topic, true
 	}
