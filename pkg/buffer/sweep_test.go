@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,24 +188,26 @@ func TestExpiredIsSyncedBeforeItIsTold(t *testing.T) {
 			t.Fatalf("%d told, %d on the disk", told, s.Lost[stream.Expired])
 		}
 	}
-	b.put(t, stream.Normal, 1, 0)
-	first, _ := next(t, b.Buffer, stream.Normal, Limit{})
-	if err := b.Settle(first.ID, settled(&first)); err != nil {
-		t.Fatal(err)
+	for i := range 2 { // the second one leaves after the log has answered
+		b.put(t, stream.Normal, i+1, 0)
+		batch, _ := next(t, b.Buffer, stream.Normal, Limit{})
+		if err := b.Settle(batch.ID, settled(&batch)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.put(t, stream.Normal, 2, 10)
+	b.put(t, stream.Normal, 3, 10)
 	b.pass(10)
 	batch, _ := next(t, b.Buffer, stream.Normal, Limit{})
 	onDisk(batch, 0)
 	if err := b.Settle(batch.ID, settled(&batch)); err != nil {
 		t.Fatal(err)
 	}
-	b.put(t, stream.Normal, 3, 10)
+	b.put(t, stream.Normal, 4, 10)
 	flying, _ := next(t, b.Buffer, stream.Normal, Limit{})
-	b.put(t, stream.Normal, 4, 0)
+	b.put(t, stream.Normal, 5, 0)
 	p, _ := b.plan(stream.Normal, Limit{Messages: 10, Bytes: 1000})
 	recs, size, err := b.gather(p, stream.Normal, Limit{Messages: 10, Bytes: 1000})
-	if err != nil || len(recs) != 1 || recs[0].Seq != 4 {
+	if err != nil || len(recs) != 1 || recs[0].Seq != 5 {
 		t.Fatalf("%+v, %v", recs, err)
 	}
 	b.Requeue(flying.ID, flying.First)
@@ -215,4 +218,42 @@ func TestExpiredIsSyncedBeforeItIsTold(t *testing.T) {
 	}
 	batch, _ = next(t, b.Buffer, stream.Normal, Limit{})
 	onDisk(batch, 1)
+}
+
+// What lies behind pages that are never read again is moved like the rest.
+func TestMovingPassesBadPages(t *testing.T) {
+	b := newExpiring(t, refusing(tinyOptions(8)))
+	for i := 0; len(b.segs.live) == 0; i++ {
+		if err := stepLarge(b.Buffer, stream.Normal, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := b.segs.live[0]
+	b.dir.faultAt = func(op, name string, off int64) error {
+		if op == "read" && name == segmentName(bad.id) && (off/pageSize == 5 || off/pageSize == 8) {
+			return errInjected
+		}
+		return nil
+	}
+	id := stream.ID{Epoch: b.state.current().id, Lane: stream.Normal}
+	var done stream.RangeSet // of fourteen, page after page from 2 on, numbers 3 to 7 and 11 stay
+	done.Add(stream.Range{First: 1, Last: 2})
+	done.Add(stream.Range{First: 8, Last: 10})
+	done.Add(stream.Range{First: 12, Last: 14})
+	if err := b.Settle(id, Answer{By: testLog, Settled: done}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		_ = stepLarge(b.Buffer, stream.Normal, i)
+	}
+	if s := b.Stats(); slices.Contains(b.segs.live, bad) || s.Lost[stream.Unreadable] != 2 {
+		t.Fatalf("still held: %v, %+v", slices.Contains(b.segs.live, bad), s)
+	}
+	b.dir.faultAt = nil
+	out, _ := drainAll(t, b.Buffer)
+	for _, n := range []uint64{3, 5, 6, 11} {
+		if out[stream.Position{ID: id, Seq: n}] == "" {
+			t.Errorf("%d is gone", n)
+		}
+	}
 }
