@@ -58,6 +58,11 @@ func newLocal(f *Front) *local {
 
 func (l *local) now() time.Time { return l.clock() }
 
+// dropped counts a message that a subscriber does not get, or that is not
+// retained. The reasons are queue_full (the fan-out lags behind), slow_subscriber
+// (QoS 0, not read), queued_messages and undelivered_full (bounds of what waits
+// for one, and for all), expired, too_large (for the client), not_allowed (by the
+// Session), no_member (of a shared subscription is left), retained_full.
 func (l *local) dropped(reason string, hit limit) {
 	l.f.n.fanDropped(reason)
 	if hit != limitNone {

@@ -382,7 +382,7 @@ func (o *outbox) unsentOf(g *group, back []*outMessage) []*outMessage {
 func (o *outbox) close() {
 	o.leave()
 	o.closed = true
-	var back []*outMessage
+	back := o.unsentOf(nil, nil)
 	for i := range o.sent {
 		s := &o.sent[i]
 		if s.m != nil && s.m.group != nil && s.qos == 1 {

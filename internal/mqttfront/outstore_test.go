@@ -294,6 +294,16 @@ func (r *receiver) read(answers int) {
 	}
 }
 
+// waiting is what is not answered yet, by all subscribers.
+func (s *server) waiting() (n int) {
+	for _, x := range s.local.all() {
+		x.mu.Lock()
+		n += x.out.waiting()
+		x.mu.Unlock()
+	}
+	return n
+}
+
 // Whatever is lost in crashes, and however connections end, a QoS 2 message
 // reaches a subscriber that keeps its session at most once; and once, if no crash
 // came before it was saved.
@@ -388,9 +398,10 @@ func TestOutboundModel(t *testing.T) {
 		j.sync(j.pending())
 		r.Close()
 		r.connect(t, s)
-		for range 20 {
+		eventually(t, "all is answered", func() bool {
 			r.read(1 << 30)
-		}
+			return s.waiting() == 0
+		})
 		check()
 		for _, p := range sent {
 			if r.times[p] == 0 && !forgiven[p] && !r.mixed[p] {

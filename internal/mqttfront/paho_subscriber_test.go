@@ -84,6 +84,7 @@ func TestPahoSubscriber(t *testing.T) {
 	}
 	publish("s/x", "shared", 2, false)
 	expect("s/x", "shared", 1, false)
+	eventually(t, "all are answered", func() bool { return s.Stats().QueuedMessages == 0 })
 	_ = nc.Close()
 	<-sub.Done()
 	eventually(t, "it is away", func() bool { return s.Clients() == 1 })

@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // Each message of a shared subscription goes to one member, in turn; groups are
@@ -138,6 +139,25 @@ func TestSharedGivesBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What waits for a member that never comes back goes to the others when its
+// session ends.
+func TestSharedOutlivesASession(t *testing.T) {
+	s := start(t, newFake(), Options{FanOut: true})
+	one := connect(t, s.addr, persistent)
+	one.subscribe(1, "$share/g/t", 1)
+	one.Close()
+	eventually(t, "it is away", func() bool { return s.Clients() == 0 })
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	pub.tell("t", "x", 1, 0)
+	eventually(t, "it waits", func() bool { return s.Stats().QueuedMessages == 1 })
+	other := connect(t, s.addr, connectOptions{id: "other"})
+	other.subscribe(1, "$share/g/t", 1)
+	s.expireSessions(time.Now().Add(time.Hour))
+	if g := other.message(); g.payload != "x" {
+		t.Errorf("got %+v", g)
 	}
 }
 

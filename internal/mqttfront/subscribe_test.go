@@ -184,3 +184,47 @@ func TestFiltersAreBounded(t *testing.T) {
 		t.Errorf("weight %d, %d nodes are left", w, len(s.local.topics.children))
 	}
 }
+
+// Whatever a SUBSCRIBE or UNSUBSCRIBE holds: it is refused, or its filters are
+// UTF-8 and their options lawful.
+func FuzzFilters(f *testing.F) {
+	f.Add(byte(0x82), byte(5), append(append(u16(1), 2, propSubID, 7), append(str("a/#"), 1)...))
+	f.Add(byte(0xA2), byte(4), append(u16(1), str("$share/g/+")...))
+	f.Add(byte(0x82), byte(5), append(append(u16(1), 3, propUser, 0, 0), str("")...))
+	f.Fuzz(func(t *testing.T, first, version byte, body []byte) {
+		list, err := filtersOf(first, body, version)
+		for n := 0; err == nil && len(list.r.b) > 0; n++ {
+			var filter string
+			if filter, err = list.filter(); err != nil {
+				break
+			}
+			if !validString([]byte(filter)) || n > len(body) {
+				t.Fatalf("filter %q", filter)
+			}
+			if first>>4 != typeSubscribe {
+				continue
+			}
+			options := list.r.take(1)
+			if list.r.bad {
+				break
+			}
+			sub, err := subscriptionOf(filter, options[0], version)
+			if err == nil && (sub.qos > 2 || sub.handling > 2 || version < 5 && (sub.noLocal || sub.asPublished)) {
+				t.Fatalf("options %x are %+v", options[0], sub)
+			}
+			_, plain := splitShare(filter)
+			if validShare(filter) && ValidFilter(plain) {
+				index := newTopics()
+				sub.s = &session{}
+				index.add(sub, nil, 1<<20, nil)
+				index.remove(sub)
+				if len(index.children)+index.weight+index.root.literals != 0 {
+					t.Fatalf("filter %q is left", filter)
+				}
+			}
+		}
+		if err == nil && (list.id == 0 || list.identifier > maxSubID) {
+			t.Fatalf("%+v", list)
+		}
+	})
+}
