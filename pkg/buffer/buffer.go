@@ -132,7 +132,7 @@ func newBuffer(fs fileSystem, o Options) *Buffer {
 	return &Buffer{
 		refuses: refuses,
 		o:       o, log: o.Logger, fs: fs, opened: time.Now(),
-		frameMax:   int(min(o.SegmentBytes/4, maxFrameBytes)),
+		frameMax:   frameLimit(o.SegmentBytes),
 		messageMax: int(min(o.SegmentBytes/8, MaxMessageBytes)),
 		rangesMax:  int(o.SegmentBytes / 128),
 		ready:      make(chan struct{}, 1),

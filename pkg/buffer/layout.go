@@ -35,6 +35,9 @@ var zeroPage [pageSize]byte
 
 func roundUp(n int64) int64 { return (n + pageSize - 1) &^ (pageSize - 1) }
 
+// frameLimit is how large a data frame may be in a segment of the given size.
+func frameLimit(segment int64) int { return int(min(segment/4, maxFrameBytes)) }
+
 func segmentName(id uint32) string { return fmt.Sprintf("%08x%s", id, segmentSuffix) }
 
 func parseSegmentName(name string) (uint32, bool) {

@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -44,5 +45,27 @@ func TestLastEntryFreesItsSegment(t *testing.T) {
 				t.Fatalf("%d segments are held, %v", len(b.segs.live), err)
 			}
 		})
+	}
+}
+
+// Segments too small for the frames of a journal would lose what is moved there:
+// they are refused while anything stands in it, and nothing is changed.
+func TestSmallerSegments(t *testing.T) {
+	large := Options{Dir: "mem", SegmentBytes: 1 << 20, MaxBytes: 16 << 20}
+	small := tinyOptions(40)
+	b := openMem(t, newMemDir(), large)
+	commitEntries(t, b, entry("k", 100<<10))
+	dir := cutNow(b.fs.(*memDir))
+	if _, err := openOn(dir, small); err == nil || !strings.Contains(err.Error(), "use at least 1048576") {
+		t.Fatal(err)
+	}
+	b = openMem(t, dir, large)
+	if got := stateOf(t, b); len(got["k"]) != 100<<10 {
+		t.Fatal(shown(got))
+	}
+	commitEntries(t, b, Entry{Key: "k"})
+	b = openMem(t, cutNow(dir), small)
+	if n := b.segs.head.size; n != minSegmentBytes {
+		t.Fatalf("a head of %d bytes", n)
 	}
 }

@@ -179,8 +179,22 @@ func (r *recovery) replay() error {
 	if !b.state.conserved() {
 		b.log.Error("journal does not add up", "accepted", b.state.accepted, "settled", b.state.settled, "lost", b.state.lost)
 	}
+	if err := r.checkFrames(); err != nil {
+		return err
+	}
 	r.sortSegments(base)
 	return r.begin()
+}
+
+// checkFrames refuses segments that are too small to take what stands in the
+// journal: moved there, it would be lost.
+func (r *recovery) checkFrames() error {
+	for _, seg := range append(slices.Clone(r.blank), r.found...) {
+		if size := frameLimit(seg.size); size > r.b.frameMax && seg.tidy(r.b.state) {
+			return fmt.Errorf("journal segments of %d bytes cannot take what stands in those of %d: use at least %d, or drain the journal first", r.b.o.SegmentBytes, seg.size, 4*size)
+		}
+	}
+	return nil
 }
 
 // findBase is steps 3 and 4: the state to start from, and the index of the
