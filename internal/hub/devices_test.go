@@ -48,6 +48,19 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// Where an authority is named, nobody is let in for coming from this machine.
+func TestAuthorityClosesLoopback(t *testing.T) {
+	for _, certificates := range []bool{false, true} {
+		d, err := openDevices(deviceRules{path: filepath.Join(t.TempDir(), "devices"), max: 10, certificates: certificates}, discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.admit(claim{id: "truck", from: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}); (got == admitted) == certificates {
+			t.Errorf("certificates %v: verdict %d", certificates, got)
+		}
+	}
+}
+
 // A file that breaks while the hub runs neither opens the hub nor locks out who
 // was in it; one that is broken when it first appears lets nobody in.
 func TestBrokenDevicesFile(t *testing.T) {

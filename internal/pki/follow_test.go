@@ -161,3 +161,63 @@ func TestOlderListsAreNotTaken(t *testing.T) {
 		}
 	}
 }
+
+// Lists are judged by the authorities of now, whichever of the files changed.
+func TestListsFollowAuthorities(t *testing.T) {
+	w := newWorld(t)
+	later := time.Now().Add(time.Hour)
+	both, err := os.ReadFile(w.file("ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := w.client(t, "two")
+	s, err := OpenServerTLS(w.files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.first.writeCA(t, w.file("ca"))
+	rest(t, w.file("crl"), w.second.revoke(t, later, w.two))
+	if s.Trust(); s.Err() == nil {
+		t.Error("a list of an authority that is gone is taken")
+	}
+	put(t, w.file("ca"), both)
+	if _, _, err := handshake(t, s.Config(), client); reason(err) != "revoked" || s.Err() != nil {
+		t.Errorf("its authority is back: %v, %v", err, s.Err())
+	}
+	w.first.writeCA(t, w.file("ca"))
+	if s.Trust(); s.Err() == nil || !strings.Contains(s.Err().Error(), "not signed") {
+		t.Errorf("its authority is gone again: %v", s.Err())
+	}
+	// Another authority of the same name has lists, and numbers, of its own.
+	twin := newAuthority(t, "first")
+	put(t, w.file("ca"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.first.cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: twin.cert.Raw}))
+	put(t, w.file("crl"), w.first.revoke(t, later))
+	if s.Trust(); s.Err() != nil {
+		t.Fatal(s.Err())
+	}
+	older := &x509.RevocationList{Number: big.NewInt(0), ThisUpdate: time.Now().Add(-24 * time.Hour), NextUpdate: later}
+	der, err := x509.CreateRevocationList(rand.Reader, older, twin.cert, twin.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, w.file("crl"), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	if s.Trust(); s.Err() != nil {
+		t.Error(s.Err())
+	}
+}
+
+// Whom a revoked authority in between signed for is out, too.
+func TestRevokedBetween(t *testing.T) {
+	leaf := &x509.Certificate{RawIssuer: []byte("between"), SerialNumber: big.NewInt(7)}
+	between := &x509.Certificate{RawIssuer: []byte("root"), SerialNumber: big.NewInt(8)}
+	root := &x509.Certificate{RawIssuer: []byte("root"), SerialNumber: big.NewInt(9)}
+	for _, c := range []struct {
+		revoked *x509.Certificate
+		out     bool
+	}{{leaf, true}, {between, true}, {root, false}} {
+		r := &revocations{revoked: map[string]struct{}{serialKey(c.revoked.RawIssuer, c.revoked.SerialNumber): {}}}
+		if err := r.check([]*x509.Certificate{leaf, between, root}); (err != nil) != c.out {
+			t.Errorf("%s, %d: %v", c.revoked.RawIssuer, c.revoked.SerialNumber, err)
+		}
+	}
+}

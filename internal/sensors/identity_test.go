@@ -149,7 +149,7 @@ func TestRecheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := users{"bob": "right", "eve": "right", "zoe": "right"}
+	known := users{"bob": "right", "eve": "right", "zoe": "right", "kim": "right"}
 	s, err := New(&fakeBuffer{}, Options{Users: known, AllowAnonymous: true, Trust: server.Trust})
 	if err != nil {
 		t.Fatal(err)
@@ -175,13 +175,14 @@ func TestRecheck(t *testing.T) {
 	connect("radar", "", radar)
 	connect("over", "", over)
 	connect("zoe", "zoe", nil)
+	connect("kim", "kim", radar)     // its certificate is of no use for that name
 	connect("eve-both", "eve", both) // the password lets in, the certificate did the handshake
 	connect("nameless", "", nameless)
 	if s.Recheck(); len(ended) != 0 {
 		t.Fatalf("ended without a reason: %v", ended)
 	}
 	delete(known, "bob")
-	known["zoe"] = "another"
+	known["zoe"], known["kim"] = "another", "another"
 	a.trust(t, dir, gps, both, nameless)
 	over.VerifiedChains[0][0].NotAfter = time.Now().Add(-time.Second)
 	s.Recheck()
@@ -191,10 +192,12 @@ func TestRecheck(t *testing.T) {
 		}
 		delete(ended, id)
 	}
-	if !strings.Contains(ended["zoe"], "password") {
-		t.Errorf("zoe ends with %q", ended["zoe"])
+	for _, id := range []string{"zoe", "kim"} {
+		if !strings.Contains(ended[id], "password") {
+			t.Errorf("%s ends with %q", id, ended[id])
+		}
+		delete(ended, id)
 	}
-	delete(ended, "zoe")
 	if len(ended) != 3 || !strings.Contains(ended["bob1"], "user") || !strings.Contains(ended["bob2"], "user") || !strings.Contains(ended["gps"], "certificate") {
 		t.Errorf("ended: %v", ended)
 	}
