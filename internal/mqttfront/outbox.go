@@ -276,11 +276,11 @@ func (o *outbox) publish(buf []byte, s *slot, now time.Time) (_ []byte, ok bool)
 	}
 	p := publication{outMessage: s.m, version: o.version, id: s.id, dup: s.dup, expiry: s.m.remaining(now)}
 	p.alias, p.known = o.aliases.of(s.m.topic)
-	if o.limit > 0 && p.packetSize() > int(o.limit) {
+	if o.limit > 0 && uint32(p.packetSize()) > o.limit {
 		if !p.known {
 			p.alias = 0
 		}
-		if p.packetSize() > int(o.limit) {
+		if uint32(p.packetSize()) > o.limit {
 			o.l.dropped("too_large", limitPeerPacket)
 			return buf, false
 		}
