@@ -1,6 +1,10 @@
 package mqttfront
 
-import "github.com/packetboat/packetboat/pkg/stream"
+import (
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
 
 // connack is a CONNACK. Before MQTT 5 only its first line is said.
 type connack struct {
@@ -23,82 +27,28 @@ type connack struct {
 
 // append appends the packet; nothing when it can never fit.
 func (a *connack) append(dst []byte) []byte {
+	p := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: a.version,
+		SessionPresent: a.present && a.code == Success, // [MQTT-3.2.2-6]
+		ReasonCode:     a.code,
+	}
 	if a.version < 5 {
-		var present byte
-		if a.present && a.code == Success && a.version == 4 {
-			present = 1 // [MQTT-3.2.2-2] of 3.1.1; MQTT 3.1 does not know it
-		}
-		return append(dst, typeConnack<<4, 2, present, connackV3(a.code))
+		p.SessionPresent = p.SessionPresent && a.version == 4 // [MQTT-3.2.2-2] of 3.1.1; MQTT 3.1 does not know it
+		p.ReasonCode = connackV3(a.code)
+		return appendEncoded(dst, &p, p.ConnackEncode, 0)
 	}
-	need := a.needed(nil)
-	props := need
-	if a.reason != "" {
-		props = appendString(append(props[:len(props):len(props)], propReasonString), a.reason[:min(len(a.reason), 1024)])
+	p.Properties = packets.Properties{
+		SessionExpiryInterval: a.expiry, SessionExpiryIntervalFlag: a.hasExpiry,
+		ReceiveMaximum:    a.receiveMaximum,
+		MaximumPacketSize: a.maxPacket,
+		TopicAliasMaximum: a.topicAliases,
+		MaximumQos:        1, MaximumQosFlag: a.noQoS2, // [MQTT-3.2.2-9]
+		RetainAvailable: 0, RetainAvailableFlag: a.noRetain,
+		AssignedClientID: a.assignedID,
+		ServerKeepAlive:  a.keepAlive, ServerKeepAliveFlag: a.keepAlive > 0,
+		ServerReference: cut(a.serverReference, maxString),
+		ReasonString:    cut(a.reason, maxReason),
+		User:            userOf(a.user),
 	}
-	props = appendUser(props[:len(props):len(props)], a.user)
-	if !a.fits(len(props)) {
-		props = need // [MQTT-3.2.2-19,20]
-	}
-	if !a.fits(len(props)) {
-		return dst // [MQTT-3.1.2-24]
-	}
-	dst = appendVarint(append(dst, typeConnack<<4), 2+varintSize(len(props))+len(props))
-	var present byte
-	if a.present && a.code == Success {
-		present = 1 // [MQTT-3.2.2-6]
-	}
-	dst = appendVarint(append(dst, present, a.code), len(props))
-	return append(dst, props...)
+	return appendEncoded(dst, &p, p.ConnackEncode, a.limit)
 }
-
-func (a *connack) fits(props int) bool {
-	remaining := 2 + varintSize(props) + props
-	return a.limit == 0 || 1+varintSize(remaining)+remaining <= int(a.limit)
-}
-
-// needed appends the properties that must not be left out.
-func (a *connack) needed(dst []byte) []byte {
-	number := func(id byte, v uint32, size int) {
-		dst = append(dst, id)
-		for i := size - 1; i >= 0; i-- {
-			dst = append(dst, byte(v>>(8*i)))
-		}
-	}
-	if a.hasExpiry {
-		number(propSessionExpiry, a.expiry, 4)
-	}
-	if a.receiveMaximum > 0 {
-		number(propReceiveMaximum, uint32(a.receiveMaximum), 2)
-	}
-	if a.noQoS2 {
-		number(propMaximumQoS, 1, 1) // [MQTT-3.2.2-9]
-	}
-	if a.noRetain {
-		number(propRetainAvailable, 0, 1)
-	}
-	if a.maxPacket > 0 {
-		number(propMaxPacketSize, a.maxPacket, 4)
-	}
-	if a.assignedID != "" {
-		dst = appendString(append(dst, propAssignedID), a.assignedID)
-	}
-	if a.topicAliases > 0 {
-		number(propTopicAliasMax, uint32(a.topicAliases), 2)
-	}
-	if a.keepAlive > 0 {
-		number(propServerKeepAlive, uint32(a.keepAlive), 2)
-	}
-	if a.serverReference != "" {
-		dst = appendString(append(dst, propServerReference), a.serverReference)
-	}
-	return dst
-}
-
-// Properties of CONNACK alone.
-const (
-	propAssignedID      = 0x12
-	propServerKeepAlive = 0x13
-	propServerReference = 0x1C
-	propMaximumQoS      = 0x24
-	propRetainAvailable = 0x25
-)

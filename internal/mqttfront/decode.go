@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/mochi-mqtt/server/v2/packets"
+
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -151,14 +153,13 @@ type publishProps struct {
 
 // Property identifiers that a client may use in PUBLISH (2.2.2.2).
 const (
-	propPayloadFormat   = 0x01
-	propMessageExpiry   = 0x02
-	propContentType     = 0x03
-	propResponseTopic   = 0x08
-	propCorrelationData = 0x09
-	propReasonString    = 0x1F
-	propTopicAlias      = 0x23
-	propUser            = 0x26
+	propPayloadFormat   = packets.PropPayloadFormat
+	propMessageExpiry   = packets.PropMessageExpiryInterval
+	propContentType     = packets.PropContentType
+	propResponseTopic   = packets.PropResponseTopic
+	propCorrelationData = packets.PropCorrelationData
+	propTopicAlias      = packets.PropTopicAlias
+	propUser            = packets.PropUser
 )
 
 // propReader walks over properties; bad is set at the first that is cut short.
@@ -268,7 +269,7 @@ func decodeAck(b []byte, version byte) (id uint16, code byte, err *wireError) {
 		code = b[2]
 	}
 	if len(b) > 3 {
-		_, err = decodeReason(b[3:], 0)
+		err = checkAll(b[3:], inAck)
 	}
 	return id, code, err
 }
@@ -288,40 +289,25 @@ func decodeDisconnect(b []byte, version byte) (d disconnectPacket, err *wireErro
 		d.code = b[0]
 	}
 	if len(b) > 1 {
-		var expiry []byte
-		if expiry, err = decodeReason(b[1:], propSessionExpiry); err == nil && expiry != nil {
-			d.hasExpiry, d.expiry = true, binary.BigEndian.Uint32(expiry)
+		if err := checkAll(b[1:], inDisconnect); err != nil {
+			return d, err
 		}
+		// Not DisconnectDecode, to which a packet of a code alone means success.
+		var p packets.Properties
+		if _, err := p.Decode(packets.Disconnect, bytes.NewBuffer(b[1:])); err != nil {
+			return d, malformed(err.Error())
+		}
+		d.hasExpiry, d.expiry = p.SessionExpiryIntervalFlag, p.SessionExpiryInterval
 	}
-	return d, err
+	return d, nil
 }
 
-// decodeReason checks the properties of an acknowledgement or DISCONNECT, and
-// returns the four bytes of the one named other, if it is there.
-func decodeReason(b []byte, other byte) (value []byte, err *wireError) {
-	n, size, ok := varint(b)
-	if !ok || len(b)-size != n {
-		return nil, malformed("properties are cut short or followed by something")
+// checkAll checks properties that must be all of b.
+func checkAll(b []byte, in uint16) *wireError {
+	r := propReader{b: b}
+	_, err := r.checkProps(in)
+	if err == nil && len(r.b) > 0 {
+		return malformed("properties are followed by something")
 	}
-	r := propReader{b: b[size:]}
-	reason := false
-	for len(r.b) > 0 && !r.bad {
-		id := r.take(1)[0]
-		switch {
-		case id == propReasonString && !reason:
-			r.text()
-			reason = true
-		case id == propUser:
-			r.text()
-			r.text()
-		case id == other && other != 0 && value == nil:
-			value = r.take(4)
-		default:
-			return nil, &wireError{ProtocolError, "protocol", "property does not belong there, or stands twice"}
-		}
-	}
-	if r.bad {
-		return nil, malformed("a property is cut short or not UTF-8")
-	}
-	return value, nil
+	return err
 }

@@ -1,23 +1,18 @@
 package mqttfront
 
 import (
-	"encoding/binary"
+	"bytes"
 	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-// Properties of CONNECT and of a will, beside those of PUBLISH.
+// Properties of CONNECT and of a will that other packets have too, and the flags
+// of CONNECT.
 const (
-	propSessionExpiry   = 0x11
-	propAuthMethod      = 0x15
-	propAuthData        = 0x16
-	propProblemInfo     = 0x17
-	propWillDelay       = 0x18
-	propResponseInfo    = 0x19
-	propReceiveMaximum  = 0x21
-	propTopicAliasMax   = 0x22
-	propMaxPacketSize   = 0x27
+	propSessionExpiry   = packets.PropSessionExpiryInterval
 	flagUsername        = 0x80
 	flagPassword        = 0x40
 	flagWillRetain      = 0x20
@@ -49,33 +44,80 @@ type hello struct {
 // client can be answered in.
 func decodeConnect(b []byte) (h hello, err *wireError) {
 	h.receiveMaximum = 65535
+	seen, err := h.check(b)
+	if err != nil {
+		return h, err
+	}
+	p := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect, Remaining: len(b)}}
+	// ConnectValidate is not asked: it refuses wills without payload, and check
+	// has seen to the rest.
+	if err := p.ConnectDecode(b); err != nil {
+		return h, malformed(err.Error())
+	}
+	c := &p.Connect
+	h.clean, h.keepAlive = c.Clean, c.Keepalive
+	h.id, h.username, h.password = strings.Clone(c.ClientIdentifier), string(c.Username), bytes.Clone(c.Password)
+	h.user = pairsOf(p.Properties.User)
+	h.sessionExpiry, h.maxPacket, h.aliases = p.Properties.SessionExpiryInterval, p.Properties.MaximumPacketSize, p.Properties.TopicAliasMaximum
+	if n := p.Properties.ReceiveMaximum; n > 0 {
+		h.receiveMaximum = n
+	}
+	h.noProblemInfo = p.Properties.RequestProblemInfoFlag && p.Properties.RequestProblemInfo == 0
+	h.enhancedAuth = seen&(1<<packets.PropAuthenticationMethod) != 0
+	if c.WillFlag {
+		h.takeWill(c)
+	}
+	return h, nil
+}
+
+func (h *hello) takeWill(c *packets.ConnectParams) {
+	p := &c.WillProperties
+	h.willDelay = p.WillDelayInterval
+	h.will = &Publish{
+		Topic: strings.Clone(c.WillTopic), Payload: bytes.Clone(c.WillPayload), QoS: c.WillQos, Retain: c.WillRetain, Will: true,
+		Expiry: p.MessageExpiryInterval,
+	}
+	keep := &stream.Properties{
+		PayloadUTF8: p.PayloadFormat == 1, ContentType: strings.Clone(p.ContentType), ResponseTopic: strings.Clone(p.ResponseTopic),
+		CorrelationData: bytes.Clone(p.CorrelationData), User: pairsOf(p.User),
+	}
+	if !keep.IsZero() {
+		h.will.Properties = keep
+	}
+}
+
+// check says what is wrong with the body of a CONNECT, as far as mochi's decoder
+// would not mind, or would not say it in the words of the specification. seen are
+// the properties that are there, a bit each.
+func (h *hello) check(b []byte) (seen uint64, err *wireError) {
 	r := propReader{b: b}
 	name := string(r.bytes())
 	version := r.take(1)
 	switch {
 	case r.bad, name != "MQTT" && name != "MQIsdp":
-		return h, malformed("not a CONNECT of MQTT") // [MQTT-3.1.2-1]
+		return 0, malformed("not a CONNECT of MQTT") // [MQTT-3.1.2-1]
 	case name == "MQTT" && version[0] != 4 && version[0] != 5, name == "MQIsdp" && version[0] != 3:
 		h.version = 4                                                                                // it is answered in the form that every version has
-		return h, &wireError{UnsupportedProtocolVersion, "version", "protocol version is not known"} // [MQTT-3.1.2-2]
+		return 0, &wireError{UnsupportedProtocolVersion, "version", "protocol version is not known"} // [MQTT-3.1.2-2]
 	}
 	h.version = version[0]
 	flags := r.take(1)
-	keepAlive := r.take(2)
+	r.take(2)
 	if r.bad {
-		return h, malformed("CONNECT is cut short")
+		return 0, malformed("CONNECT is cut short")
 	}
-	h.keepAlive = binary.BigEndian.Uint16(keepAlive)
 	if err := h.checkFlags(flags[0]); err != nil {
-		return h, err
+		return 0, err
 	}
-	h.clean = flags[0]&flagClean != 0
 	if h.version >= 5 {
-		if err := h.decodeProps(r.props()); err != nil {
-			return h, err
+		if seen, err = r.checkProps(inConnect); err != nil {
+			return 0, err
+		}
+		if seen&(1<<packets.PropAuthenticationData) != 0 && seen&(1<<packets.PropAuthenticationMethod) == 0 {
+			return 0, broken("authentication data without a method") // MQTT 5, 3.1.2.11.10
 		}
 	}
-	return h, h.decodePayload(&r, flags[0])
+	return seen, h.checkPayload(&r, flags[0])
 }
 
 func (h *hello) checkFlags(flags byte) *wireError {
@@ -93,24 +135,23 @@ func (h *hello) checkFlags(flags byte) *wireError {
 	return nil
 }
 
-// decodePayload reads what follows the variable header.
-func (h *hello) decodePayload(r *propReader, flags byte) *wireError {
-	h.id = r.text()
+// checkPayload checks what follows the variable header.
+func (h *hello) checkPayload(r *propReader, flags byte) *wireError {
+	r.skipText() // client id
 	if flags&flagWill != 0 {
-		h.will = &Publish{QoS: flags >> 3 & 3, Retain: flags&flagWillRetain != 0, Will: true}
 		if h.version >= 5 {
-			if err := h.decodeWillProps(r.props()); err != nil {
+			if _, err := r.checkProps(inWill); err != nil {
 				return err
 			}
 		}
-		h.will.Topic = r.text()
-		h.will.Payload = append([]byte(nil), r.bytes()...)
+		r.skipText() // topic
+		r.bytes()    // payload
 	}
 	if flags&flagUsername != 0 {
-		h.username = r.text()
+		r.skipText()
 	}
 	if flags&flagPassword != 0 {
-		h.password = append([]byte(nil), r.bytes()...)
+		r.bytes()
 	}
 	switch {
 	case r.bad:
@@ -119,148 +160,4 @@ func (h *hello) decodePayload(r *propReader, flags byte) *wireError {
 		return malformed("CONNECT is followed by something")
 	}
 	return nil
-}
-
-// props takes properties with their length; nil when they are cut short.
-func (r *propReader) props() *propReader {
-	n, size, ok := varint(r.b)
-	if !ok {
-		r.bad = true
-		return nil
-	}
-	r.take(size)
-	if v := r.take(n); !r.bad {
-		return &propReader{b: v}
-	}
-	return nil
-}
-
-// walk calls each for every property. A property that may stand once only is
-// refused the second time.
-func (r *propReader) walk(where string, each func(id byte) *wireError) *wireError {
-	if r == nil {
-		return malformed(where + " ends in its properties")
-	}
-	var seen [64]bool
-	for len(r.b) > 0 && !r.bad {
-		id := r.take(1)[0]
-		if int(id) < len(seen) && id != propUser {
-			if seen[id] {
-				return &wireError{ProtocolError, "protocol", "property stands twice in " + where}
-			}
-			seen[id] = true
-		}
-		if err := each(id); err != nil {
-			return err
-		}
-	}
-	if r.bad {
-		return malformed("a property of " + where + " is cut short or not UTF-8")
-	}
-	return nil
-}
-
-func (r *propReader) u16() uint16 {
-	if v := r.take(2); !r.bad {
-		return binary.BigEndian.Uint16(v)
-	}
-	return 0
-}
-
-func (r *propReader) u32() uint32 {
-	if v := r.take(4); !r.bad {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-// flag takes a byte that is 0 or 1.
-func (r *propReader) flag(what string) (bool, *wireError) {
-	v := r.take(1)
-	if r.bad {
-		return false, nil
-	}
-	if v[0] > 1 {
-		return false, &wireError{ProtocolError, "protocol", what + " is neither 0 nor 1"}
-	}
-	return v[0] == 1, nil
-}
-
-// user takes a user property.
-func (r *propReader) user() stream.Property {
-	k := r.text()
-	return stream.Property{Key: k, Value: r.text()}
-}
-
-func (h *hello) decodeProps(r *propReader) *wireError {
-	hasData := false
-	err := r.walk("CONNECT", func(id byte) (err *wireError) {
-		switch id {
-		case propSessionExpiry:
-			h.sessionExpiry = r.u32()
-		case propReceiveMaximum:
-			if h.receiveMaximum = r.u16(); h.receiveMaximum == 0 && !r.bad {
-				return &wireError{ProtocolError, "protocol", "Receive Maximum 0"} // MQTT 5, 3.1.2.11.3
-			}
-		case propMaxPacketSize:
-			if h.maxPacket = r.u32(); h.maxPacket == 0 && !r.bad {
-				return &wireError{ProtocolError, "protocol", "Maximum Packet Size 0"} // MQTT 5, 3.1.2.11.4
-			}
-		case propTopicAliasMax:
-			h.aliases = r.u16()
-		case propResponseInfo:
-			_, err = r.flag("Request Response Information")
-		case propProblemInfo:
-			var v bool
-			v, err = r.flag("Request Problem Information")
-			h.noProblemInfo = !v
-		case propUser:
-			h.user = append(h.user, r.user())
-		case propAuthMethod:
-			r.text()
-			h.enhancedAuth = true
-		case propAuthData:
-			r.bytes()
-			hasData = true
-		default:
-			return &wireError{ProtocolError, "protocol", "property does not belong in CONNECT"}
-		}
-		return err
-	})
-	if err == nil && hasData && !h.enhancedAuth {
-		return &wireError{ProtocolError, "protocol", "authentication data without a method"} // MQTT 5, 3.1.2.11.10
-	}
-	return err
-}
-
-func (h *hello) decodeWillProps(r *propReader) *wireError {
-	keep := &stream.Properties{}
-	err := r.walk("the will", func(id byte) (err *wireError) {
-		switch id {
-		case propWillDelay:
-			h.willDelay = r.u32()
-		case propPayloadFormat:
-			keep.PayloadUTF8, err = r.flag("payload format indicator")
-		case propMessageExpiry:
-			h.will.Expiry = r.u32()
-		case propContentType:
-			keep.ContentType = r.text()
-		case propResponseTopic:
-			keep.ResponseTopic = r.text()
-			if strings.ContainsAny(keep.ResponseTopic, "+#") {
-				return &wireError{ProtocolError, "protocol", "response topic holds a wildcard"} // [MQTT-3.3.2-14]
-			}
-		case propCorrelationData:
-			keep.CorrelationData = append([]byte(nil), r.bytes()...)
-		case propUser:
-			keep.User = append(keep.User, r.user())
-		default:
-			return &wireError{ProtocolError, "protocol", "property does not belong in a will"}
-		}
-		return err
-	})
-	if !keep.IsZero() {
-		h.will.Properties = keep
-	}
-	return err
 }

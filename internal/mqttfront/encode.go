@@ -1,8 +1,12 @@
 package mqttfront
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -17,7 +21,7 @@ func appendAck(dst []byte, first, version byte, id uint16, code byte, user []str
 	props := userSize(user)
 	if props > 0 && props <= math.MaxUint16*8 { // never beyond four length bytes
 		remaining := 3 + varintSize(props) + props
-		if total := 1 + varintSize(remaining) + remaining; limit == 0 || total <= int(limit) {
+		if total := 1 + varintSize(remaining) + remaining; limit == 0 || uint32(total) <= limit {
 			dst = appendVarint(append(dst, first), remaining)
 			dst = append(dst, byte(id>>8), byte(id), code)
 			return appendUser(appendVarint(dst, props), user)
@@ -29,15 +33,50 @@ func appendAck(dst []byte, first, version byte, id uint16, code byte, user []str
 // appendDisconnect appends an MQTT 5 DISCONNECT; reason is left out if it does
 // not fit into limit bytes (0: any).
 func appendDisconnect(dst []byte, code byte, reason string, limit uint32) []byte {
-	reason = reason[:min(len(reason), 1024)]
-	props := 3 + len(reason)
-	remaining := 1 + varintSize(props) + props
-	if reason == "" || limit > 0 && 1+varintSize(remaining)+remaining > int(limit) {
-		return append(dst, typeDisconnect<<4, 1, code)
+	p := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: 5, ReasonCode: code,
+		Properties: packets.Properties{ReasonString: cut(reason, maxReason)},
 	}
-	dst = appendVarint(append(dst, typeDisconnect<<4), remaining)
-	dst = appendVarint(append(dst, code), props)
-	return appendString(append(dst, propReasonString), reason)
+	return appendEncoded(dst, &p, p.DisconnectEncode, limit)
+}
+
+// appendEncoded appends what encode makes of p. If that has more than limit bytes
+// (0: any), reason and user properties are left out; if it still has, nothing is
+// appended [MQTT-3.1.2-24]. The bound is not left to mochi (Mods.MaxSize), which
+// forgets the header and all other properties in its sum.
+func appendEncoded(dst []byte, p *packets.Packet, encode func(*bytes.Buffer) error, limit uint32) []byte {
+	var b bytes.Buffer
+	for range 2 {
+		b.Reset()
+		if encode(&b) == nil && (limit == 0 || uint32(b.Len()) <= limit) {
+			return append(dst, b.Bytes()...)
+		}
+		p.Properties.ReasonString, p.Properties.User = "", nil // [MQTT-3.2.2-19,20] [MQTT-3.14.2-3,4]
+	}
+	return dst
+}
+
+const (
+	maxReason = 1024 // bytes of a reason string
+	maxString = math.MaxUint16
+)
+
+// cut returns at most n bytes of s, which never end within a character. mochi
+// would write a longer string whole after a length that is too small.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// userOf gives user properties to mochi.
+func userOf(user []stream.Property) []packets.UserProperty {
+	out := make([]packets.UserProperty, len(user))
+	for i, u := range user {
+		out[i] = packets.UserProperty{Key: cut(u.Key, maxString), Val: cut(u.Value, maxString)}
+	}
+	return out
 }
 
 func userSize(user []stream.Property) (n int) {

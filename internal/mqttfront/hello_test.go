@@ -2,8 +2,14 @@ package mqttfront
 
 import (
 	"bytes"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // What is wrong with a CONNECT is told to MQTT 5 clients, and ends older ones
@@ -52,14 +58,14 @@ func TestBadConnects(t *testing.T) {
 		"Request Problem Info 2":      {packet(0x10, head(5, 2, 0x17, 2), id), ProtocolErrorInt},
 		"Request Response Info 2":     {packet(0x10, head(5, 2, 0x19, 2), id), ProtocolErrorInt},
 		"expiry twice":                {packet(0x10, head(5, 2, 0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1), id), ProtocolErrorInt},
-		"topic alias in CONNECT":      {packet(0x10, head(5, 2, 0x23, 0, 1), id), ProtocolErrorInt},
-		"unknown property":            {packet(0x10, head(5, 2, 0x7f, 1), id), ProtocolErrorInt},
+		"topic alias in CONNECT":      {packet(0x10, head(5, 2, 0x23, 0, 1), id), MalformedPacketInt}, // 2.2.2.2
+		"unknown property":            {packet(0x10, head(5, 2, 0x7f, 1), id), MalformedPacketInt},    // 2.2.2.2
 		"property cut":                {packet(0x10, head(5, 2, 0x11, 0), id), MalformedPacketInt},
 		"properties cut":              {packet(0x10, append(str("MQTT"), 5, 2, 0, 60, 9)), MalformedPacketInt},
 		"authentication data alone":   {packet(0x10, head(5, 2, 0x16, 0, 1, 'x'), id), ProtocolErrorInt},
 		"user properties":             {packet(0x10, head(5, 2, userProp("a", "1", "a", "1")...), id), 0},
 		"will delay twice":            {packet(0x10, head(5, 2|4), id, []byte{10, 0x18, 0, 0, 0, 1, 0x18, 0, 0, 0, 1}, str("w"), str("x")), ProtocolErrorInt},
-		"alias in a will":             {packet(0x10, head(5, 2|4), id, []byte{3, 0x23, 0, 1}, str("w"), str("x")), ProtocolErrorInt},
+		"alias in a will":             {packet(0x10, head(5, 2|4), id, []byte{3, 0x23, 0, 1}, str("w"), str("x")), MalformedPacketInt}, // 2.2.2.2
 		"will with format 2":          {packet(0x10, head(5, 2|4), id, []byte{2, 1, 2}, str("w"), str("x")), ProtocolErrorInt},
 		"will with wildcard response": {packet(0x10, head(5, 2|4), id, append([]byte{6, 8}, str("a/#")...), str("w"), str("x")), ProtocolErrorInt},
 		"will cut":                    {packet(0x10, head(5, 2|4), id, []byte{0}, str("w"), []byte{0, 9, 'x'}), MalformedPacketInt},
@@ -93,6 +99,10 @@ func TestBadConnects(t *testing.T) {
 const (
 	MalformedPacketInt = int(MalformedPacket)
 	ProtocolErrorInt   = int(ProtocolError)
+
+	propWillDelay      = packets.PropWillDelayInterval
+	propMaxPacketSize  = packets.PropMaximumPacketSize
+	propReceiveMaximum = packets.PropReceiveMaximum
 )
 
 // CONNACK has what is needed even when the client takes only small packets, and
@@ -117,6 +127,83 @@ func TestConnackFits(t *testing.T) {
 	}
 }
 
+// A client that takes packets of any size is told so much. A number of 32 bits is
+// none of int everywhere.
+func TestLargestLimit(t *testing.T) {
+	a := connack{version: 5, limit: math.MaxUint32, reason: "because"}
+	if b := a.append(nil); !bytes.Contains(b, []byte("because")) {
+		t.Errorf("CONNACK % x", b)
+	}
+	if b := appendAck(nil, typePuback<<4, 5, 1, Success, fromPairs("key", "value"), math.MaxUint32); !bytes.Contains(b, []byte("value")) {
+		t.Errorf("PUBACK % x", b)
+	}
+	s := start(t, newFake(), Options{FanOut: true})
+	c := connect(t, s.addr, connectOptions{id: "a", props: []byte{propMaxPacketSize, 0xff, 0xff, 0xff, 0xff}})
+	if got := c.subscribe(1, "t", 0); got != 0 {
+		t.Errorf("SUBACK 0x%02x", got)
+	}
+	c.publish("t", 0, "x")
+	c.expect(0x30)
+}
+
+// An answer that nothing makes shorter stays away when it is too long, and a
+// reason is never cut within a character. [MQTT-3.1.2-24] [MQTT-1.5.4-1]
+func TestAnswersFit(t *testing.T) {
+	for limit, want := range map[uint32]int{0: 45, 45: 45, 44: 0} {
+		c := &conn{version: 5, peerPacket: limit}
+		if b := c.ackOfFilters(typeSuback, 1, make([]byte, 40)); len(b) != want {
+			t.Errorf("limit %d: SUBACK of %d bytes", limit, len(b))
+		}
+	}
+	long := "x" + strings.Repeat("ü", maxReason)
+	a := connack{version: 5, reason: long}
+	for _, b := range [][]byte{a.append(nil), appendDisconnect(nil, ServerBusy, long, 0)} {
+		if i := bytes.IndexByte(b, packets.PropReasonString); !validString(b[i+3:]) || len(b[i+3:]) != maxReason-1 {
+			t.Errorf("% x", b)
+		}
+	}
+	for limit, want := range map[uint32][]byte{0: {0xE0, 6, 0x89, 4, 0x1f, 0, 1, 'r'}, 8: {0xE0, 6, 0x89, 4, 0x1f, 0, 1, 'r'}, 7: {0xE0, 2, 0x89, 0}, 4: {0xE0, 2, 0x89, 0}, 3: nil} {
+		if b := appendDisconnect(nil, ServerBusy, "r", limit); !bytes.Equal(b, want) {
+			t.Errorf("limit %d: % x", limit, b)
+		}
+	}
+}
+
+// Lengths that are claimed and not there cost no memory. Each packet is refused.
+func TestClaimsCostNothing(t *testing.T) {
+	decode := func(body []byte) {
+		if _, err := decodeConnect(body); err == nil {
+			t.Errorf("% x is a CONNECT", body)
+		}
+		for _, first := range []byte{0x82, 0xA2} {
+			if _, err := filtersOf(first, body, 5); err == nil {
+				t.Errorf("% x is a list of filters", body)
+			}
+		}
+		if _, err := decodeDisconnect(body, 5); err == nil {
+			t.Errorf("% x is a DISCONNECT", body)
+		}
+	}
+	for _, body := range [][]byte{
+		{0xff, 0xff},
+		slices.Concat(str("MQTT"), []byte{5, 2, 0, 60, 0xff, 0xff, 0xff, 0x7f, 0x26, 0xff, 0xff}),
+		slices.Concat(str("MQTT"), []byte{5, 2 | 4, 0, 60, 0}, str("id"), []byte{0}, str("w"), []byte{0xff, 0xff, 'x'}),
+		{0, 1, 0xff, 0xff, 0xff, 0x7f, 0x26, 0xff, 0xff, 0xff},
+		{0, 1, 0, 0xff, 0xff, 't'},
+	} {
+		const runs = 1000
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range runs {
+			decode(body)
+		}
+		runtime.ReadMemStats(&after)
+		if n := (after.TotalAlloc - before.TotalAlloc) / runs; n > 4<<10 {
+			t.Errorf("% x costs %d bytes", body, n)
+		}
+	}
+}
+
 // A client that may be told gets the server's keep alive; others keep theirs.
 func TestMaxKeepAlive(t *testing.T) {
 	s := start(t, newFake(), Options{MaxKeepAlive: 60 * time.Second})
@@ -127,7 +214,7 @@ func TestMaxKeepAlive(t *testing.T) {
 	}{{5, 120, true}, {5, 60, false}, {5, 0, false}, {4, 120, false}} {
 		c := dial(t, s.addr)
 		_, body := c.connect(connectOptions{id: "a", version: tc.version, keepAlive: tc.asked})
-		if got := bytes.Contains(body, []byte{propServerKeepAlive, 0, 60}); got != tc.told {
+		if got := bytes.Contains(body, []byte{packets.PropServerKeepAlive, 0, 60}); got != tc.told {
 			t.Errorf("%+v: CONNACK % x", tc, body)
 		}
 	}
@@ -172,11 +259,11 @@ func TestForbiddenPackets(t *testing.T) {
 		"PINGREQ flags":     {[]byte{0xC1, 0}, MalformedPacket},
 		"PINGREQ body":      {[]byte{0xC0, 1, 0}, MalformedPacket},
 		"DISCONNECT flags":  {[]byte{0xE1, 0}, MalformedPacket}, // [MQTT-3.14.1-1]
-		"DISCONNECT props":  {packet(0xE0, []byte{0, 3, 0x1C, 0, 0}), ProtocolError},
+		"DISCONNECT props":  {packet(0xE0, []byte{0, 3, 0x1C, 0, 0}), MalformedPacket},
 		"DISCONNECT cut":    {packet(0xE0, []byte{0, 9, 0x1F}), MalformedPacket},
 		"PUBREL id 0":       {[]byte{0x62, 2, 0, 0}, ProtocolError},
 		"PUBREL short":      {[]byte{0x62, 1, 0}, MalformedPacket},
-		"PUBACK properties": {packet(0x40, []byte{0, 1, 0, 4, 0x11, 0, 0, 0}), ProtocolError},
+		"PUBACK properties": {packet(0x40, []byte{0, 1, 0, 4, 0x11, 0, 0, 0}), MalformedPacket},
 		"PUBACK too long":   {packet(0x40, []byte{0, 1, 0, 0, 7}), MalformedPacket},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -206,7 +206,10 @@ func decodeSubscription(filter string, value []byte) (*subscription, bool) {
 	if len(value) != 6 || value[0] != savedVersion || !validShare(filter) || !ValidFilter(plain) {
 		return nil, false
 	}
-	s, err := subscriptionOf(filter, value[1], 5)
-	s.identifier = binary.BigEndian.Uint32(value[2:])
-	return s, err == nil && s.identifier <= maxSubID
+	options := value[1]
+	s := &subscription{
+		filter: filter, qos: options & 3, noLocal: options&(1<<2) != 0, asPublished: options&(1<<3) != 0, handling: options >> 4 & 3,
+		identifier: binary.BigEndian.Uint32(value[2:]),
+	}
+	return s, checkOptions(options, 5, isShared(filter)) == nil && s.identifier <= maxSubID
 }

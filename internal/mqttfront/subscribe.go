@@ -1,9 +1,11 @@
 package mqttfront
 
 import (
-	"encoding/binary"
+	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const (
@@ -25,129 +27,89 @@ type subscriptions struct {
 	}
 }
 
-// filterList is the payload of a SUBSCRIBE or UNSUBSCRIBE.
-type filterList struct {
-	id         uint16
-	identifier uint32
-	r          propReader
+// filtersOf decodes a SUBSCRIBE or UNSUBSCRIBE. The filters lie in body.
+func filtersOf(first byte, body []byte, version byte) (p packets.Packet, err *wireError) {
+	if err := checkFilters(first, body, version); err != nil {
+		return p, err
+	}
+	p.FixedHeader = packets.FixedHeader{Type: first >> 4, Qos: 1, Remaining: len(body)}
+	p.ProtocolVersion = version
+	decode := p.UnsubscribeDecode
+	if first>>4 == typeSubscribe {
+		decode = p.SubscribeDecode
+	}
+	if err := decode(body); err != nil {
+		return p, malformed(err.Error())
+	}
+	return p, nil
 }
 
-// filtersOf reads the head of a SUBSCRIBE or UNSUBSCRIBE.
-func filtersOf(first byte, body []byte, version byte) (l filterList, err *wireError) {
+// checkFilters says what is wrong with a SUBSCRIBE or UNSUBSCRIBE, as far as
+// mochi's decoder would not mind, or would panic.
+func checkFilters(first byte, body []byte, version byte) *wireError {
 	if first&0x0f != 2 {
-		return l, malformed("reserved flags are wrong") // [MQTT-3.8.1-1] [MQTT-3.10.1-1]
+		return malformed("reserved flags are wrong") // [MQTT-3.8.1-1] [MQTT-3.10.1-1]
 	}
-	l.r.b = body
-	id := l.r.take(2)
-	if l.r.bad {
-		return l, malformed("packet ends in its packet identifier")
-	}
-	if l.id = binary.BigEndian.Uint16(id); l.id == 0 {
-		return l, &wireError{ProtocolError, "protocol", "packet identifier 0"} // [MQTT-2.2.1-3]
+	r := propReader{b: body}
+	switch id := r.u16(); {
+	case r.bad:
+		return malformed("packet ends in its packet identifier")
+	case id == 0:
+		return broken("packet identifier 0") // [MQTT-2.2.1-3]
 	}
 	if version >= 5 {
-		n, size, ok := varint(l.r.b)
-		if !ok {
-			return l, malformed("packet ends in its properties")
-		}
-		l.r.take(size)
-		props := l.r.take(n)
-		if l.r.bad {
-			return l, malformed("packet ends in its properties")
-		}
-		if l.identifier, err = filterProperties(props, first>>4 == typeSubscribe); err != nil {
-			return l, err
+		if _, err := r.checkProps(1 << (first >> 4)); err != nil {
+			return err
 		}
 	}
-	if len(l.r.b) == 0 {
-		return l, &wireError{ProtocolError, "protocol", "no topic filter"} // [MQTT-3.8.3-2] [MQTT-3.10.3-2]
+	if len(r.b) == 0 {
+		return broken("no topic filter") // [MQTT-3.8.3-2] [MQTT-3.10.3-2]
 	}
-	return l, nil
-}
-
-// filterProperties reads the properties: a subscription identifier, which only
-// SUBSCRIBE may have, and user properties, which nobody asks for.
-func filterProperties(b []byte, subscribe bool) (identifier uint32, err *wireError) {
-	r := propReader{b: b}
 	for len(r.b) > 0 && !r.bad {
-		switch id := r.take(1)[0]; {
-		case id == propUser:
-			r.text()
-			r.text()
-		case id == propSubID && subscribe:
-			v, size, ok := varint(r.b)
-			if !ok {
-				return 0, malformed("subscription identifier is cut short")
+		filter := r.skipText()
+		if first>>4 != typeSubscribe {
+			continue
+		}
+		if options := r.take(1); !r.bad {
+			if err := checkOptions(options[0], version, bytes.HasPrefix(filter, []byte(sharePrefix))); err != nil {
+				return err
 			}
-			r.take(size)
-			if v == 0 || identifier != 0 {
-				return 0, &wireError{ProtocolError, "protocol", "subscription identifier is 0 or stands twice"}
-			}
-			identifier = uint32(v)
-		default:
-			return 0, malformed("property does not belong here")
 		}
 	}
 	if r.bad {
-		return 0, malformed("a property is cut short or not UTF-8")
+		return malformed("a topic filter is cut short, not UTF-8, holds U+0000 or has no options") // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
 	}
-	return identifier, nil
+	return nil
 }
 
-// filter reads the next filter.
-func (l *filterList) filter() (string, *wireError) {
-	b := l.r.bytes()
-	if l.r.bad {
-		return "", malformed("a topic filter is cut short")
-	}
-	if !validString(b) {
-		return "", malformed("a topic filter is not UTF-8 or holds U+0000") // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
-	}
-	return string(b), nil
-}
-
-// subscriptionOf reads the options of a filter.
-func subscriptionOf(filter string, options, version byte) (*subscription, *wireError) {
-	s := &subscription{
-		filter: filter, qos: options & 3, noLocal: options&(1<<2) != 0, asPublished: options&(1<<3) != 0, handling: options >> 4 & 3,
-	}
+// checkOptions says what is wrong with the options of a filter.
+func checkOptions(options, version byte, shared bool) *wireError {
 	switch {
 	case version < 5 && options > 2 || options&0xc0 != 0:
-		return s, malformed("reserved bits of the subscription options are set") // [MQTT-3.8.3-5]; 3.1.1: [MQTT-3-8.3-4]
-	case s.qos == 3:
-		return s, &wireError{ProtocolError, "protocol", "subscription with QoS 3"}
-	case s.handling == 3:
-		return s, &wireError{ProtocolError, "protocol", "retain handling 3"}
-	case s.noLocal && isShared(filter):
-		return s, &wireError{ProtocolError, "protocol", "no local on a shared subscription"} // [MQTT-3.8.3-4]
+		return malformed("reserved bits of the subscription options are set") // [MQTT-3.8.3-5]; 3.1.1: [MQTT-3-8.3-4]
+	case options&3 == 3:
+		return broken("subscription with QoS 3")
+	case options>>4&3 == 3:
+		return broken("retain handling 3")
+	case options&(1<<2) != 0 && shared:
+		return broken("no local on a shared subscription") // [MQTT-3.8.3-4]
 	}
-	return s, nil
+	return nil
 }
 
 // handleSubscribe handles a SUBSCRIBE: body is what follows the fixed header. The
 // answer goes through conn.answer, once for each packet. Connection's goroutine.
 func (c *conn) handleSubscribe(first byte, body []byte) *wireError {
-	list, err := filtersOf(first, body, c.version)
+	p, err := filtersOf(first, body, c.version)
 	if err != nil {
 		return err
 	}
-	var subs []*subscription
-	for len(list.r.b) > 0 {
-		filter, err := list.filter()
-		if err != nil {
-			return err
+	subs := make([]*subscription, len(p.Filters))
+	for i, f := range p.Filters {
+		subs[i] = &subscription{
+			s: c.s, filter: strings.Clone(f.Filter), qos: min(f.Qos, c.f.maxQoS()), identifier: uint32(f.Identifier),
+			noLocal: f.NoLocal, asPublished: f.RetainAsPublished, handling: f.RetainHandling,
 		}
-		options := list.r.take(1)
-		if list.r.bad {
-			return malformed("a topic filter has no options")
-		}
-		sub, err := subscriptionOf(filter, options[0], c.version)
-		if err != nil {
-			return err
-		}
-		sub.s, sub.identifier = c.s, list.identifier
-		sub.qos = min(sub.qos, c.f.maxQoS())
-		subs = append(subs, sub)
 	}
 	codes := make([]byte, len(subs))
 	for i, sub := range subs {
@@ -166,22 +128,18 @@ func (c *conn) handleSubscribe(first byte, body []byte) *wireError {
 	s.out.replay.asked++
 	changes := s.saveFilters(subs)
 	s.mu.Unlock()
-	return c.answer(ackOfFilters(typeSuback, c.version, list.id, codes), changes)
+	return c.answer(c.ackOfFilters(typeSuback, p.PacketID, codes), changes)
 }
 
 // handleUnsubscribe handles an UNSUBSCRIBE likewise.
 func (c *conn) handleUnsubscribe(first byte, body []byte) *wireError {
-	list, err := filtersOf(first, body, c.version)
+	p, err := filtersOf(first, body, c.version)
 	if err != nil {
 		return err
 	}
-	var subs []*subscription
-	for len(list.r.b) > 0 {
-		filter, err := list.filter()
-		if err != nil {
-			return err
-		}
-		subs = append(subs, &subscription{filter: filter})
+	subs := make([]*subscription, len(p.Filters))
+	for i, f := range p.Filters {
+		subs[i] = &subscription{filter: strings.Clone(f.Filter)}
 	}
 	codes := make([]byte, len(subs))
 	s := c.s
@@ -199,10 +157,7 @@ func (c *conn) handleUnsubscribe(first byte, body []byte) *wireError {
 	s.out.replay.asked++
 	changes := s.saveFilters(subs)
 	s.mu.Unlock()
-	if c.version < 5 {
-		codes = nil
-	}
-	return c.answer(ackOfFilters(typeUnsuback, c.version, list.id, codes), changes)
+	return c.answer(c.ackOfFilters(typeUnsuback, p.PacketID, codes), changes)
 }
 
 // checkFilter says what is wrong with a filter as such, or Success.
@@ -332,18 +287,15 @@ func (s *session) loadSubscription(key string, value []byte) bool {
 	return true
 }
 
-// ackOfFilters makes a SUBACK or UNSUBACK.
-func ackOfFilters(kind, version byte, id uint16, codes []byte) []byte {
-	n := 2 + len(codes)
-	if version >= 5 {
-		n++
+// ackOfFilters makes a SUBACK or UNSUBACK; nothing when it is too large for the
+// client.
+func (c *conn) ackOfFilters(kind byte, id uint16, codes []byte) []byte {
+	p := packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, ProtocolVersion: c.version, PacketID: id, ReasonCodes: codes}
+	encode := p.UnsubackEncode // without codes before MQTT 5
+	if kind == typeSuback {
+		encode = p.SubackEncode
 	}
-	b := appendVarint(append(make([]byte, 0, n+5), kind<<4), n)
-	b = append(b, byte(id>>8), byte(id))
-	if version >= 5 {
-		b = append(b, 0)
-	}
-	return append(b, codes...)
+	return appendEncoded(nil, &p, encode, c.peerPacket)
 }
 
 func (f *Front) maxQoS() byte {
