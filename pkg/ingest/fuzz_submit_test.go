@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -37,6 +38,9 @@ func FuzzSubmit(f *testing.F) {
 			f.Error(err)
 		}
 	})
+	for h.Ready() != nil { // it acquires its shard
+		runtime.Gosched()
+	}
 	f.Fuzz(func(t *testing.T, a, b, c []byte) {
 		s, _, err := h.Connect(t.Context(), Hello{Device: "fuzz", Version: 1, Revoke: func(string) {}})
 		if err != nil {
