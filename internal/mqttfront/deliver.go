@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,7 +227,7 @@ func (d *distributor) distribute(item *fanItem) {
 		*r = recipient{}
 	}
 	for _, g := range d.found.groups {
-		d.give(g, lt.get(now), nil)
+		d.give(g, lt.get(now), item.number, nil)
 	}
 	d.plain = [3][2]*outMessage{}
 	clear(d.found.subs)
@@ -238,13 +239,13 @@ func (d *distributor) distribute(item *fanItem) {
 func (d *distributor) gather(item *fanItem) {
 	d.to = d.to[:0]
 	d.round++
-	number := item.number()
+	change := item.change()
 	for _, sub := range d.found.subs {
 		if sub.noLocal && sub.s.id == item.origin {
 			continue // [MQTT-3.8.3-3]
 		}
-		if number > 0 && number <= sub.since {
-			continue // it gets this one as retained
+		if sub.before.covers(item.number, change) {
+			continue
 		}
 		at := &sub.s.subs.gather
 		if at.round != d.round {
@@ -278,14 +279,15 @@ func (d *distributor) message(l *letter, qos byte, asPublished bool, ids []uint3
 
 // give sends a message to one member of a shared subscription, in turn: to one
 // that is connected and has room, else to one that is connected, else to one
-// that is away. except is the one that gave it back.
-func (d *distributor) give(g *group, l *letter, except *session) {
+// that is away. number is the message's among those offered; except is the one
+// that gave it back.
+func (d *distributor) give(g *group, l *letter, number uint64, except *session) {
 	d.group = d.l.topics.membersOf(g, d.group[:0])
 	defer clear(d.group)
 	for _, willing := range [...]func(*outbox, byte) bool{(*outbox).hasRoom, (*outbox).isPresent, (*outbox).isAway} {
 		for i := range d.group {
 			at := (g.next + i) % len(d.group)
-			if sub := d.group[at]; sub.s != except && d.try(sub, l, willing) {
+			if sub := d.group[at]; sub.s != except && !sub.before.covers(number, 0) && d.try(sub, l, willing) {
 				g.next = at + 1
 				return
 			}
@@ -310,6 +312,9 @@ func (d *distributor) try(sub *subscription, l *letter, willing func(*outbox, by
 	return true
 }
 
+// anyMember is the number of a message that is for whoever is a member now.
+const anyMember = math.MaxUint64
+
 // giveAgain finds new members for what was given back.
 func (d *distributor) giveAgain() {
 	d.l.mu.Lock()
@@ -317,7 +322,7 @@ func (d *distributor) giveAgain() {
 	d.l.back = nil
 	d.l.mu.Unlock()
 	for _, r := range list {
-		d.give(r.m.group, r.m.letter, r.from)
+		d.give(r.m.group, r.m.letter, anyMember, r.from)
 	}
 }
 

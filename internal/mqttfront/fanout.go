@@ -33,6 +33,7 @@ type fanItem struct {
 	origin string // client id
 	pub    Publish
 	kept   *letter // what is retained by it, nil if nothing
+	number uint64  // among those offered
 }
 
 func newFanOut(f *Front) *fanOut {
@@ -45,8 +46,8 @@ func (i *fanItem) size() int64 {
 	return fanCost + int64(len(i.pub.Topic)+len(i.pub.Payload)+propertiesSize(i.pub.Properties))
 }
 
-// number is that of the change of a retained message, 0 if there is none.
-func (i *fanItem) number() uint64 {
+// change is the number of the change of a retained message, 0 if there is none.
+func (i *fanItem) change() uint64 {
 	if i.kept == nil {
 		return 0
 	}
@@ -58,7 +59,8 @@ func (i *fanItem) number() uint64 {
 func (o *fanOut) wants(p *Publish) bool { return p.Retain || o.l.topics.count.Load() > 0 }
 
 // offer takes a settled message of the client named origin. It never blocks.
-// p's payload and properties are not to change any more.
+// p's payload and properties are not to change any more. Who subscribes after it
+// has returned, and so after the acknowledgement, does not get p as a new message.
 func (o *fanOut) offer(origin string, p *Publish) {
 	item := fanItem{origin: origin, pub: *p}
 	if p.Retain {
@@ -72,6 +74,7 @@ func (o *fanOut) offer(origin string, p *Publish) {
 		return
 	}
 	item.pub.Save = nil
+	item.number = o.l.topics.offered.Add(1)
 	size := item.size()
 	if o.bytes.Add(size) > fanBytes {
 		o.bytes.Add(-size)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,5 +299,46 @@ func TestNoFanOut(t *testing.T) {
 	c = dial(t, s.addr)
 	if code, _ := c.connect(connectOptions{id: "b", willTopic: "w", will: "x", willFlags: 1 << 5}); code != RetainNotSupported {
 		t.Errorf("retained will: CONNACK 0x%02x", code)
+	}
+}
+
+// Who subscribes after an acknowledgement gets no message from before it as a new
+// one, although the fan-out lags behind; what is retained by then comes once.
+func TestSubscribeOvertakesFanOut(t *testing.T) {
+	s := start(t, newFake(), Options{FanOut: true})
+	first := connect(t, s.addr, connectOptions{id: "first"})
+	first.subscribe(1, "r/#", 1)
+	pub := connect(t, s.addr, connectOptions{id: "pub"})
+	busy := s.local.all()
+	busy = slices.DeleteFunc(busy, func(at *session) bool { return at.id != "first" })
+	busy[0].mu.Lock() // the fan-out hangs at the first message
+	pub.tell("r/a", "one", 1, flagRetain)
+	pub.tell("r/b", "old", 2, flagRetain)
+	pub.tell("r/b", "two", 2, flagRetain)
+	pub.tell("r/a", "", 1, flagRetain)
+	pub.tell("r/c", "live", 1, 0)
+	late := connect(t, s.addr, connectOptions{id: "late"})
+	late.subscribe(1, "r/#", 1)
+	shared := connect(t, s.addr, connectOptions{id: "shared"})
+	shared.subscribe(1, "$share/g/r/#", 1)
+	again := connect(t, s.addr, connectOptions{id: "again"})
+	again.subscribe(1, "r/c", 1)
+	pub.tell("r/c", "to again", 1, 0)
+	again.subscribe(2, "r/c", 0) // loses nothing [MQTT-3.8.4-4]
+	busy[0].mu.Unlock()
+
+	for _, want := range []string{"one", "old", "two", "", "live", "to again"} {
+		if g := first.message(); g.payload != want || g.retain {
+			t.Errorf("first: %+v, want %q", g, want)
+		}
+	}
+	if g := late.message(); g.payload != "two" || !g.retain {
+		t.Errorf("late: %+v", g)
+	}
+	for id, c := range map[string]*raw{"late": late, "shared": shared, "again": again} {
+		if g := c.message(); g.payload != "to again" || g.retain {
+			t.Errorf("%s: %+v", id, g)
+		}
+		c.ping()
 	}
 }

@@ -15,7 +15,8 @@ import (
 // A match looks at each level of the index at most once, so that filters chosen
 // to be slow cost no more than the bound on all levels allows.
 type topics struct {
-	count atomic.Int64 // subscriptions; read without mu
+	count   atomic.Int64  // subscriptions; read without mu
+	offered atomic.Uint64 // messages offered to them; read without mu
 
 	mu       sync.RWMutex
 	root     node                // guarded by mu
@@ -61,11 +62,26 @@ type subscription struct {
 	handling    byte   // of retained messages: 0, 1 or 2
 	identifier  uint32 // 0: none
 	// since is the number of the last change of a retained message that the
-	// subscriber gets as retained, and therefore not as a new one; 0 if it gets
-	// none as retained.
-	since uint64
-	node  *node  // where it is in the index
-	group *group // of a shared subscription
+	// subscriber gets as retained; 0 if it gets none.
+	since  uint64
+	before mark   // what is not for it
+	node   *node  // where it is in the index
+	group  *group // of a shared subscription
+}
+
+// mark is a place in the order of all messages: those up to it were settled
+// before a client subscribed, although they may still be on their way. A
+// subscriber gets none of them as new. One that subscribes anew to the same
+// filter keeps its mark, so that it misses nothing. [MQTT-3.8.4-4]
+type mark struct {
+	message uint64 // number of the last one that was offered
+	change  uint64 // subscription.since: one that is retained may not be offered yet
+}
+
+// covers reports whether a message lies before m: its number, and that of the
+// change of a retained message that it makes, 0 if it makes none.
+func (m mark) covers(number, change uint64) bool {
+	return number <= m.message || change > 0 && change <= m.change
 }
 
 func newTopics() *topics {
@@ -89,6 +105,11 @@ func (t *topics) add(sub, old *subscription, limit int, enter func()) bool {
 	}
 	if enter != nil {
 		enter()
+	}
+	if old != nil {
+		sub.before = old.before
+	} else {
+		sub.before = mark{t.offered.Load(), sub.since}
 	}
 	at := t.seek(filter)
 	sub.node = at
