@@ -169,6 +169,40 @@ func TestAnswersFit(t *testing.T) {
 	}
 }
 
+// A property is taken where mochi, too, says that it may stand, and nowhere else.
+func TestPlacesOfProperties(t *testing.T) {
+	values := map[propKind][]byte{kindFlag: {1}, kindTwo: {0, 1}, kindFour: {0, 0, 0, 1}, kindVar: {1}, kindData: str("x"), kindText: str("x"), kindTopic: str("x"), kindPair: {0, 0, 0, 0}}
+	for in, at := range map[uint16]byte{
+		inWill: packets.WillProperties, inConnect: packets.Connect, inAck: packets.Puback, inSubscribe: packets.Subscribe, inUnsubscribe: packets.Unsubscribe, inDisconnect: packets.Disconnect,
+	} {
+		for id, rule := range propRules {
+			if rule.in == 0 {
+				continue
+			}
+			b := append([]byte{byte(1 + len(values[rule.kind])), byte(id)}, values[rule.kind]...)
+			_, theirs := new(packets.Properties).Decode(at, bytes.NewBuffer(b))
+			if ours := checkAll(b, in); (ours == nil) != (theirs == nil) {
+				t.Errorf("property 0x%02x in packet %d: we say %v, mochi %v", id, at, ours, theirs)
+			}
+		}
+	}
+}
+
+// What is said nothing of, and what MQTT 3.1 does not know.
+func TestUnsaid(t *testing.T) {
+	for want, props := range map[bool][]byte{false: nil, true: {packets.PropRequestProblemInfo, 0}} {
+		if h, err := decodeConnect(connectPacket(connectOptions{id: "a", version: 5, props: props})[2:]); err != nil || h.noProblemInfo != want || h.receiveMaximum != 65535 {
+			t.Errorf("%+v, %v", h, err)
+		}
+	}
+	for version, want := range map[byte]byte{3: 0, 4: 1} {
+		a := connack{version: version, present: true}
+		if b := a.append(nil); b[2] != want {
+			t.Errorf("version %d: % x", version, b)
+		}
+	}
+}
+
 // Lengths that are claimed and not there cost no memory. Each packet is refused.
 func TestClaimsCostNothing(t *testing.T) {
 	decode := func(body []byte) {
