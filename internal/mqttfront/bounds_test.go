@@ -38,6 +38,44 @@ func TestTopicBytes(t *testing.T) {
 	}
 }
 
+// What all connections remember of topics is bounded, is given back, and leaves
+// each room for aliases of its own.
+func TestTopicMemory(t *testing.T) {
+	var memory topicMemory
+	var all []*reader
+	for memory.bytes.Load() < maxTopicMemory-maxTopicBytes {
+		r := &reader{memory: &memory}
+		all = append(all, r)
+		for i := range maxTopics {
+			if _, err := r.topic([]byte(fmt.Sprint(i, strings.Repeat("x", 50)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	late := &reader{memory: &memory}
+	all = append(all, late)
+	for i := range maxTopics {
+		topic := fmt.Sprint(i, strings.Repeat("x", 400))
+		if got, err := late.topic([]byte(topic)); err != nil || got != topic {
+			t.Fatalf("topic %q: %v", got, err)
+		}
+	}
+	if n := memory.bytes.Load(); n > maxTopicMemory || !late.crowded {
+		t.Errorf("%d bytes remembered", n)
+	}
+	for i := range uint16(maxAliases) {
+		if _, err := late.resolve([]byte(fmt.Sprint(i, strings.Repeat("a", 50))), &publishProps{hasAlias: true, alias: i + 1}); err != nil {
+			t.Fatalf("alias %d: %v", i+1, err)
+		}
+	}
+	for _, r := range all {
+		r.forget()
+	}
+	if n := memory.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes are charged for nothing", n)
+	}
+}
+
 // Large CONNECTs of clients that are not let in yet are bounded together, and
 // the room comes back.
 func TestStrangersAreBounded(t *testing.T) {

@@ -21,6 +21,12 @@ const (
 	byeTimeout      = 2 * time.Second
 	lingerTimeout   = 3 * time.Second
 	lingerBytes     = 1 << 20
+
+	// packetTime is what a packet may take to come whole from a client without
+	// keep alive, and packetPace the bytes in a second that give it longer: less
+	// than what the slowest satellite modem sends (2,400 bit/s).
+	packetTime = time.Minute
+	packetPace = 128
 )
 
 // errEnded is the reason of a connection that ended without another.
@@ -36,6 +42,7 @@ type conn struct {
 	// connection's goroutine before that and constant afterwards.
 	open           atomic.Bool
 	id             string
+	user           string // as the Handler left it
 	version        byte
 	keepAlive      time.Duration
 	session        Session  // the Handler's
@@ -75,6 +82,7 @@ type conn struct {
 	outMu     sync.Mutex
 	out       []byte // not yet written; guarded by outMu
 	outClosed bool   // guarded by outMu
+	greeted   bool   // CONNACK leaves before out; guarded by outMu
 	outTaken  bool   // writer: the last of out is taken
 	wroteAll  chan struct{}
 
@@ -90,7 +98,7 @@ type conn struct {
 
 func newConn(f *Front, raw net.Conn) *conn {
 	return &conn{
-		Conn: raw, f: f,
+		Conn: raw, f: f, reader: reader{memory: &f.topics},
 		room: make(chan struct{}, 1), gone: make(chan struct{}), wroteAll: make(chan struct{}), left: make(chan struct{}),
 	}
 }
@@ -139,8 +147,10 @@ func (c *conn) timedOut(err error) error {
 		c.setReadDeadline(c.f.began.Add(time.Duration(c.lastRead.Load())))
 		c.reader.trimmed = true
 		return nil
+	case c.reader.underWay():
+		return c.slowPacket(err)
 	case c.keepAlive == 0:
-		c.setReadDeadline(time.Now()) // woken for nothing
+		c.setReadDeadline(time.Now()) // woken for nothing, or for a packet that is through
 		return nil
 	}
 	c.f.n.limit(limitKeepAlive)
@@ -159,18 +169,65 @@ func (c *conn) extendReadDeadline() {
 	}
 	now := time.Now()
 	c.lastRead.Store(int64(now.Sub(c.f.began)))
+	if r.r < r.w {
+		// Part of a packet is no life: the deadline stands, and slowPacket looks
+		// further when it passes.
+		if !r.underWay() {
+			r.since = now
+		}
+		if c.keepAlive == 0 && !r.armed {
+			c.setReadDeadline(now)
+		}
+		return
+	}
 	if c.keepAlive > 0 && now.After(r.deadlineFrom.Add(c.keepAlive/16)) {
 		c.setReadDeadline(now)
 	}
 }
 
+// slowPacket is what follows when the read deadline has passed and part of a
+// packet is there.
+func (c *conn) slowPacket(err error) error {
+	now := time.Now()
+	if now.Before(c.packetDue()) {
+		c.setReadDeadline(now)
+		return nil
+	}
+	c.f.n.limit(limitPacketTime)
+	c.f.n.protocol("slow_packet")
+	code := KeepAliveTimeout // [MQTT-3.1.2-22]
+	if c.keepAlive == 0 {
+		code = QuotaExceeded
+	}
+	c.f.note(c, "slow_packet", "client sends too slowly", "bytes", c.reader.w-c.reader.r, "under_way", now.Sub(c.reader.since).Round(time.Millisecond))
+	c.end(fmt.Errorf("a packet is under way for too long: %w", err), code, "packet is under way for too long")
+	return errEnded
+}
+
+// packetDue is when the packet that is under way has to be there: like any other
+// packet in 1.5 keep alives, and a slow link has the longer the more has come.
+func (c *conn) packetDue() time.Time {
+	r := &c.reader
+	wait := packetTime
+	if c.keepAlive > 0 {
+		wait = c.keepAlive + c.keepAlive/2
+	}
+	return r.since.Add(wait + time.Duration(r.w-r.r)*time.Second/packetPace)
+}
+
 // setReadDeadline sets the deadline of a client that was heard at from.
 func (c *conn) setReadDeadline(from time.Time) {
-	c.reader.deadlineFrom = from
+	r := &c.reader
+	r.deadlineFrom = from
 	until := time.Time{}
-	if c.keepAlive > 0 {
+	switch {
+	case r.underWay():
+		until = c.packetDue()
+		r.deadlineFrom = time.Time{} // the next packet sets it anew
+	case c.keepAlive > 0:
 		until = from.Add(c.keepAlive + c.keepAlive/2 + c.keepAlive/16) // [MQTT-3.1.2-22]
 	}
+	r.armed = !until.IsZero()
 	_ = c.Conn.SetReadDeadline(until)
 	if c.ending.Load() || c.f.stopping.Load() {
 		c.wake() // whoever set that before may have woken us too early
@@ -244,10 +301,10 @@ func (c *conn) write(buf []byte, acks int) {
 func (c *conn) flushed() { close(c.wroteAll) }
 
 // end ends the connection; the first call decides why. An MQTT 5 client that
-// is let in is told code and reason. It never blocks.
+// has its CONNACK is told code and reason. It never blocks.
 func (c *conn) end(reason error, code byte, text string) {
 	c.finish(reason, false, func() []byte {
-		if c.version < 5 || !c.open.Load() {
+		if c.version < 5 || !c.greeted {
 			return nil
 		}
 		return appendDisconnect(nil, code, text, c.peerPacket)

@@ -50,7 +50,7 @@ func (c *conn) greet() bool {
 		c.refuse(failed)
 		return false
 	}
-	c.session, c.welcome = session, welcome
+	c.session, c.welcome, c.user = session, welcome, peer.Username
 	if failed = c.establish(&h, peer); failed != nil {
 		c.refuse(failed)
 		return false
@@ -168,8 +168,18 @@ func (c *conn) ask(p *Peer) (Session, Welcome, error) {
 // establish finds or makes the session of a client that the Handler has let in,
 // and says so.
 func (c *conn) establish(h *hello, peer *Peer) error {
+	c.bound(c.welcome)
+	expiry := c.askedSessionExpiry(h)
+	ack := c.connack(h, expiry, c.boundKeepAlive(h.keepAlive))
+	if len(ack.append(nil)) == 0 { // [MQTT-3.1.2-24]
+		c.f.n.limit(limitPeerPacket)
+		return &Refusal{Code: PacketTooLarge, Reason: "CONNACK does not fit into the client's Maximum Packet Size"}
+	}
 	c.ticket = c.f.seats.tickets.Add(1)
 	switch err := c.claim(); {
+	case errors.Is(err, errForeign):
+		c.f.n.protocol("foreign_session")
+		return &Refusal{Code: NotAuthorized, Reason: err.Error()}
 	case errors.Is(err, errTakenOver):
 		return &Refusal{Code: ServerBusy, Reason: "another connection of the client came later"}
 	case errors.Is(err, errSlowLeave):
@@ -181,17 +191,15 @@ func (c *conn) establish(h *hello, peer *Peer) error {
 		c.f.n.clients.Add(-1)
 		return c.f.tooManyClients()
 	}
-	present, bounded, err := c.takeSession(h, peer)
+	present, err := c.takeSession(h, peer, expiry)
 	if err != nil {
 		c.f.n.clients.Add(-1)
 		return err
 	}
-	c.bound(c.welcome)
-	serverKeepAlive := c.boundKeepAlive(h.keepAlive)
-	ack := c.connack(h, present, bounded, serverKeepAlive)
+	ack.present = present
 	c.f.strangers.leave(c)
 	c.reader.accounted = 0
-	c.writeConnack(ack)
+	c.writeConnack(ack.append(nil))
 	c.s.mu.Lock()
 	c.s.conn = c
 	c.open.Store(true)
@@ -204,22 +212,37 @@ func (c *conn) establish(h *hello, peer *Peer) error {
 }
 
 // writeConnack writes the first packet to a client, which nothing may overtake:
-// there is no writer yet. [MQTT-3.2.0-1]
+// meanwhile c's goroutine is the writer. [MQTT-3.2.0-1] Whoever ends the connection
+// comes either before, and there is no CONNACK, or after: then DISCONNECT follows
+// it, written by the writer that starts here.
 func (c *conn) writeConnack(ack []byte) {
+	if !c.writer.CompareAndSwap(writerIdle, writerRunning) {
+		return // only an end starts a writer before that
+	}
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.f.o.WriteTimeout))
-	if c.ending.Load() {
-		return
+	c.outMu.Lock()
+	c.greeted = !c.outClosed
+	c.outMu.Unlock()
+	if c.greeted {
+		if _, err := c.Conn.Write(ack); err != nil {
+			c.endLost(fmt.Errorf("write to client: %w", err))
+		}
 	}
-	if _, err := c.Conn.Write(ack); err != nil {
-		c.endLost(fmt.Errorf("write to client: %w", err))
+	if !c.writer.CompareAndSwap(writerRunning, writerIdle) {
+		c.f.tasks.start(c.runWriter)
 	}
+}
+
+// hasConnack reports whether CONNACK is on its way.
+func (c *conn) hasConnack() bool {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	return c.greeted
 }
 
 // takeSession puts a session on the seat of c, and makes durable what of it
 // must be before CONNACK.
-func (c *conn) takeSession(h *hello, peer *Peer) (present, bounded bool, err error) {
-	expiry := c.askedSessionExpiry(h)
-	bounded = c.version >= 5 && expiry != time.Duration(h.sessionExpiry)*time.Second
+func (c *conn) takeSession(h *hello, peer *Peer, expiry time.Duration) (present bool, err error) {
 	s := c.sitting()
 	if s != nil && h.clean { // [MQTT-3.1.2-4]
 		c.sit(nil)
@@ -229,15 +252,15 @@ func (c *conn) takeSession(h *hello, peer *Peer) (present, bounded bool, err err
 	var changes []Change
 	present = s != nil
 	if !present {
-		if expiry > 0 && !c.f.roomForSession() {
-			return false, false, &Refusal{Code: QuotaExceeded, Reason: fmt.Sprintf("%d sessions are kept, which is the limit", c.f.o.MaxSessions)}
+		if expiry > 0 && !c.f.roomForSession(c.user) {
+			return false, &Refusal{Code: QuotaExceeded, Reason: fmt.Sprintf("the clients of %d sessions are connected, which is the limit", c.f.o.MaxSessions)}
 		}
-		s = c.f.newSession(c.id, expiry)
+		s = c.f.newSession(c.id, c.user, expiry)
 	}
-	if s.stored && (!present || s.expiresAfter() != expiry) {
+	if adopted := s.adopt(c); s.stored && (adopted || !present || s.expiresAfter() != expiry) {
 		changes = append(changes, s.storedAs(expiry))
 	}
-	c.f.wills.returned(c.id, false)
+	c.f.wills.comesBack(c)
 	c.will = c.takeWill(h, peer, s)
 	if c.will != nil && c.f.o.Store != nil {
 		changes = append(changes, c.will.storedAs(c.id))
@@ -247,14 +270,14 @@ func (c *conn) takeSession(h *hello, peer *Peer) (present, bounded bool, err err
 		if !present {
 			s.end()
 		}
-		return false, false, fmt.Errorf("store the session: %w", err)
+		return false, fmt.Errorf("store the session: %w", err)
 	}
 	s.mu.Lock()
 	s.expiry = expiry
 	s.mu.Unlock()
 	c.s = s
 	c.sit(s)
-	return present, bounded, nil
+	return present, nil
 }
 
 // roomFor counts in what a CONNECT leaves in memory for as long as the client is
@@ -317,9 +340,10 @@ func (c *conn) bound(w Welcome) {
 	}
 }
 
-// connack makes the CONNACK of a client that is let in.
-func (c *conn) connack(h *hello, present, bounded bool, keepAlive uint16) []byte {
-	a := connack{version: c.version, present: present, limit: c.peerPacket}
+// connack makes the CONNACK of a client that is let in; whether a session is
+// present is said later.
+func (c *conn) connack(h *hello, expiry time.Duration, keepAlive uint16) connack {
+	a := connack{version: c.version, limit: c.peerPacket}
 	if c.version >= 5 {
 		w := &c.welcome
 		a.receiveMaximum, a.maxPacket, a.topicAliases = w.ReceiveMaximum, w.MaximumPacketSize, maxAliases
@@ -328,11 +352,11 @@ func (c *conn) connack(h *hello, present, bounded bool, keepAlive uint16) []byte
 		if h.id == "" {
 			a.assignedID = c.id // [MQTT-3.1.3-7]
 		}
-		if bounded {
-			a.hasExpiry, a.expiry = true, uint32(c.s.expiresAfter()/time.Second)
+		if expiry != time.Duration(h.sessionExpiry)*time.Second {
+			a.hasExpiry, a.expiry = true, uint32(expiry/time.Second)
 		}
 	}
-	return a.append(nil)
+	return a
 }
 
 // refuse answers CONNECT in the words of the client's version, and ends the

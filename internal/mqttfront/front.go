@@ -139,6 +139,7 @@ type Front struct {
 	wills     waitingWills
 	strangers strangers
 	partials  partials
+	topics    topicMemory
 
 	stopping atomic.Bool
 	bytes    atomic.Int64 // in flight, all clients

@@ -25,10 +25,12 @@ const (
 	limitInflight
 	limitInflightTotal
 	limitPartial
+	limitPacketTime
 	limitUnreleased
 	limitUnreleasedBytes
 	limitAlias
 	limitAliasBytes
+	limitTopicMemory
 	limitWriteTime
 	limitWriteQueue
 	limitSessions
@@ -104,12 +106,14 @@ var limitTexts = [numLimits]limitText{
 		"DISCONNECT 0x8D; Server Keep Alive", "a client that is gone must be noticed"},
 	limitReceiveMaximum: {"receive_maximum", "QoS 1 and 2 messages of an MQTT 5 client in flight", "MaxInflightMessages, 2,048",
 		"DISCONNECT 0x93", "the client was told"},
-	limitInflight: {"inflight", "messages of a client that are not acknowledged, and their bytes", "MaxInflightMessages, 2,048; MaxInflightBytes, 4 MiB",
-		"it is not read; after half its keep alive DISCONNECT 0x97", "one client must not take the memory of all"},
+	limitInflight: {"inflight", "messages, SUBSCRIBEs and UNSUBSCRIBEs of a client that are not acknowledged, and their bytes", "MaxInflightMessages, 2,048; MaxInflightBytes, 4 MiB",
+		"it is not read; after half its keep alive DISCONNECT 0x97", "one client must not take the memory of all; what is written to flash goes at the pace of the flash"},
 	limitInflightTotal: {"inflight_total", "bytes in flight of all clients", "MaxTotalBytes, 64 MiB",
 		"as inflight; each client may have one message", "memory"},
 	limitPartial: {"partial", "packets of clients that have not come whole, beyond 32 KiB each, all together", "MaxTotalBytes/2, at least 4 packets",
 		"the one that is under way for the longest: DISCONNECT 0x97", "half a packet costs its sender nothing"},
+	limitPacketTime: {"packet_time", "time that a packet of a client is under way", fmt.Sprintf("1.5 times its keep alive, without one %.0f s; and 1 s for each %d bytes that have come", packetTime.Seconds(), packetPace),
+		"DISCONNECT 0x8D, 0x97", "a byte now and then is no sign of life, and a slow link is no fault"},
 	limitUnreleased: {"unreleased", "QoS 2 messages of a session that are not released", "2 x MaxInflightMessages",
 		"PUBREC 0x97", "each is a key on flash"},
 	limitUnreleasedBytes: {"unreleased_bytes", "QoS 2 messages that are not released and that local subscribers wait for, of all sessions", "MaxQueuedBytes, 16 MiB",
@@ -118,12 +122,14 @@ var limitTexts = [numLimits]limitText{
 		"DISCONNECT 0x94", "the client was told"},
 	limitAliasBytes: {"alias_bytes", "topics behind the aliases of a connection", bytesText(maxTopicBytes),
 		"DISCONNECT 0x97", "memory"},
+	limitTopicMemory: {"topic_memory", "topics that connections remember, and those behind their aliases, beyond " + bytesText(plainTopics) + " each, all together", bytesText(maxTopicMemory),
+		"not remembered; behind a new alias DISCONNECT 0x97", "memory; remembering them is for speed"},
 	limitWriteTime: {"write_time", "time for one write to a client", "WriteTimeout, 10 s",
 		"closed", "a client that does not read keeps its answers in memory"},
 	limitWriteQueue: {"write_queue", "answers that a client does not read", bytesText(maxOut),
 		"closed", "memory"},
 	limitSessions: {"sessions", "sessions of clients, those away included", "MaxSessions, MaxClients + 1,000",
-		"one that holds nothing ends; else CONNACK 0x97 for clients that want theirs kept", "each is kept on flash"},
+		"of the user who has most that are away, the one that is away for the longest ends; all are here: CONNACK 0x97 for clients that want theirs kept", "each is kept on flash, and nobody may keep others out"},
 	limitSessionExpiry: {"session_expiry", "time that a session outlives its connection", "MaxSessionExpiry, 24 h",
 		"CONNACK says what the client gets", "what nobody fetches has to end"},
 	limitWaitingWills: {"waiting_wills", "wills whose delay runs", fmt.Sprintf("%d, and %s of them", maxWaitingWills, bytesText(maxWaitingWillBytes)),

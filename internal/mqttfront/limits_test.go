@@ -77,6 +77,14 @@ func TestLimits(t *testing.T) {
 				c.send2(c.publishPacket("t", 1, 0, strings.Repeat("x", 99_000))[:98_000])
 			}
 		}},
+		"packet_time": {Options{}, func(t *testing.T, s *server) {
+			connect(t, s.addr, connectOptions{id: "a", keepAlive: 1}).send([]byte{typePublish << 4})
+		}},
+		"topic_memory": {Options{}, func(t *testing.T, s *server) {
+			for i := range maxTopicMemory/50_000 + 2 {
+				connect(t, s.addr, connectOptions{id: fmt.Sprint(i)}).publish(strings.Repeat("x", 60_000), 0, "x", propTopicAlias, 0, 1)
+			}
+		}},
 		"unreleased": {Options{MaxInflightMessages: 1}, func(t *testing.T, s *server) {
 			c := connect(t, s.addr, connectOptions{id: "a", version: 4})
 			for i := range 3 {

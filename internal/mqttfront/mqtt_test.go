@@ -226,6 +226,10 @@ func dial(t testing.TB, addr string) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return newRaw(t, c)
+}
+
+func newRaw(t testing.TB, c net.Conn) *raw {
 	return &raw{Conn: c, t: t, br: bufio.NewReaderSize(c, 64<<10)}
 }
 

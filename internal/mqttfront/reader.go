@@ -3,6 +3,7 @@ package mqttfront
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,8 +13,11 @@ const (
 	maxAliases = 64        // announced to MQTT 5 clients
 	// maxTopicBytes bounds the topics that a connection remembers, and, apart
 	// from them, those behind its aliases.
-	maxTopicBytes = 64 << 10
-	slabBytes     = 8 << 10
+	maxTopicBytes  = 64 << 10
+	maxTopicMemory = 16 << 20 // of all, beyond plainTopics each
+	plainTopics    = 8 << 10
+	topicCost      = 64 // beside the bytes
+	slabBytes      = 8 << 10
 	// entryCost is what an entry costs beside topic and payload, roughly.
 	entryCost = 256
 	userCost  = 40 // and each user property
@@ -26,12 +30,48 @@ type reader struct {
 	r, w         int // unread are buf[r:w]
 	accounted    int // length of buf that was accounted for
 	deadlineFrom time.Time
-	trimmed      bool // the deadline stands, nothing was read since
+	trimmed      bool      // the deadline stands, nothing was read since
+	armed        bool      // there is a deadline
+	since        time.Time // when part of a packet was there that is not whole yet; zero: none is
 	topics       map[string]string
 	topicBytes   int // of topics
 	aliases      map[uint16]string
 	aliasBytes   int // of aliases
+	memory       *topicMemory
+	charged      int64 // to memory
+	crowded      bool  // memory was full
 	slab         []byte
+}
+
+// topicMemory is what all connections together remember of topics, beyond
+// plainTopics each.
+type topicMemory struct{ bytes atomic.Int64 }
+
+// charge brings what is charged for r up to what it will hold with more bytes; if
+// that is too much nothing changes.
+func (r *reader) charge(more int) bool {
+	m := r.memory
+	if m == nil {
+		return true
+	}
+	n := int64(r.topicBytes+r.aliasBytes+more) + topicCost*int64(len(r.topics)+len(r.aliases)) - plainTopics
+	n = max(n, 0)
+	extra := n - r.charged
+	if extra == 0 {
+		return true
+	}
+	if m.bytes.Add(extra) > maxTopicMemory && extra > 0 {
+		m.bytes.Add(-extra)
+		return false
+	}
+	r.charged = n
+	return true
+}
+
+// forget gives back what the topics took.
+func (r *reader) forget() {
+	r.topics, r.topicBytes, r.aliases, r.aliasBytes = nil, 0, nil, 0
+	r.charge(0)
 }
 
 // trim gives memory back when nothing has come for a while.
@@ -41,6 +81,9 @@ func (r *reader) trim() {
 		r.r, r.w = 0, 0
 	}
 }
+
+// underWay reports whether part of a packet is there, for some time.
+func (r *reader) underWay() bool { return !r.since.IsZero() }
 
 // space gives room to read into; it moves or grows the buffer if it must, up to
 // limit bytes.
@@ -109,6 +152,10 @@ func (r *reader) topic(b []byte) (string, *wireError) {
 	if r.topics == nil || len(r.topics) >= maxTopics || r.topicBytes+len(s) > maxTopicBytes {
 		r.topics, r.topicBytes = make(map[string]string), 0
 	}
+	if !r.charge(len(s)) {
+		r.crowded = true
+		return s, nil
+	}
 	r.topics[s] = s
 	r.topicBytes += len(s)
 	return s, nil
@@ -136,11 +183,19 @@ func (r *reader) resolve(topic []byte, p *publishProps) (string, *wireError) {
 		if r.aliases == nil {
 			r.aliases = make(map[uint16]string)
 		}
-		r.aliasBytes += len(s) - len(r.aliases[p.alias])
-		r.aliases[p.alias] = s
-		if r.aliasBytes > maxTopicBytes {
+		more := len(s) - len(r.aliases[p.alias])
+		if r.aliasBytes+more > maxTopicBytes {
 			return "", &wireError{QuotaExceeded, "alias", fmt.Sprintf("topics behind aliases have more than %d bytes", maxTopicBytes)}
 		}
+		if !r.charge(more) {
+			r.crowded = true
+			r.topics, r.topicBytes = nil, 0 // aliases have the room first
+		}
+		if r.crowded && !r.charge(more) {
+			return "", &wireError{QuotaExceeded, "alias", "topics behind aliases take too much memory"}
+		}
+		r.aliasBytes += more
+		r.aliases[p.alias] = s
 	}
 	return s, err
 }
@@ -191,6 +246,7 @@ func (c *conn) nextPacket() (first byte, body []byte, err *wireError) {
 	}
 	body = r.buf[r.r+n : r.r+total : r.r+total]
 	r.r += total
+	r.since = time.Time{}
 	if r.accounted > readBufferMax && c.open.Load() {
 		c.f.partials.progress(c)
 	}
@@ -386,13 +442,15 @@ func (c *conn) give(e *entry, settle Settle) {
 // topicOf gives the topic of a PUBLISH, and counts the limits that it breaks.
 func (c *conn) topicOf(raw *rawPublish, props *publishProps) (string, *wireError) {
 	topic, err := c.reader.resolve(raw.topic, props)
-	if err != nil && err.kind == "alias" {
-		switch err.code {
-		case TopicAliasInvalid:
-			c.f.n.limit(limitAlias)
-		case QuotaExceeded:
-			c.f.n.limit(limitAliasBytes)
-		}
+	switch {
+	case c.reader.crowded:
+		c.reader.crowded = false
+		c.f.n.limit(limitTopicMemory)
+	case err == nil || err.kind != "alias":
+	case err.code == TopicAliasInvalid:
+		c.f.n.limit(limitAlias)
+	case err.code == QuotaExceeded:
+		c.f.n.limit(limitAliasBytes)
 	}
 	return topic, err
 }

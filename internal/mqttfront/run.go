@@ -60,7 +60,6 @@ func (f *Front) accept(ctx context.Context, l net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 5 * time.Millisecond
-			f.n.accepted.Add(1)
 			f.serve(raw)
 			continue
 		case f.stopping.Load() || ctx.Err() != nil:
@@ -86,6 +85,7 @@ func (f *Front) serve(raw net.Conn) {
 	f.mu.Lock()
 	if f.stopping.Load() {
 		f.mu.Unlock()
+		f.n.accepted.Add(1)
 		_ = raw.Close()
 		return
 	}
@@ -97,6 +97,7 @@ func (f *Front) serve(raw net.Conn) {
 		f.n.protocol("strangers")
 		c.endLost(errCrowded)
 	}
+	f.n.accepted.Add(1) // when it is counted where it is: Stats.Strangers
 	go func() {
 		defer f.serving.Done()
 		defer func() {
@@ -122,6 +123,7 @@ func (c *conn) serve() {
 	c.endQuietly(errEnded) // if nobody did
 	c.f.strangers.leave(c)
 	c.f.partials.account(c, 0, math.MaxInt64)
+	c.reader.forget()
 	c.reader = reader{} // a will that waits keeps c
 	c.leave()
 	c.f.helloBytes.Add(-c.helloBytes)
@@ -211,9 +213,12 @@ func (f *Front) endConns() {
 		}
 	}
 	each(func(c *conn) {
-		if c.open.Load() {
+		switch {
+		case c.open.Load():
 			c.wake() // it drains
-		} else {
+		case c.hasConnack():
+			c.end(errShutdown, ServerShuttingDown, "server is shutting down")
+		default:
 			c.endLost(errShutdown)
 		}
 	})

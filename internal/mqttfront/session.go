@@ -1,6 +1,7 @@
 package mqttfront
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -16,6 +17,8 @@ import (
 type session struct {
 	f      *Front
 	id     string // client id
+	user   string // whose it is; seat's owner, and seats.mu to read it without one
+	owned  bool   // user is known: it was stored by a version that keeps users; likewise
 	key    string // names it in the Store: 16 hex digits
 	stored bool   // there may be keys of it in the Store; constant
 
@@ -30,19 +33,29 @@ type session struct {
 	out  outbox        // guarded by mu
 }
 
-func (f *Front) newSession(id string, expiry time.Duration) *session {
-	s := &session{f: f, id: id, key: newKey(), stored: f.o.Store != nil && expiry > 0, expiry: expiry, away: time.Now()}
+func (f *Front) newSession(id, user string, expiry time.Duration) *session {
+	s := &session{f: f, id: id, user: user, owned: true, key: newKey(), stored: f.o.Store != nil && expiry > 0, expiry: expiry, away: time.Now()}
 	s.begin()
 	return s
 }
 
 // begin counts in a session that nobody else sees yet.
 func (s *session) begin() {
-	s.f.helloBytes.Add(idSize(s.id))
+	s.f.helloBytes.Add(idSize(s.id) + idSize(s.user))
 	s.initLocal()
 }
 
-// idSize is what a client id takes beyond what every one may have.
+// adopt gives a session without a known user to that of c, which owns its seat.
+func (s *session) adopt(c *conn) (adopted bool) {
+	if s.owned {
+		return false
+	}
+	s.user, s.owned = c.user, true
+	s.f.helloBytes.Add(idSize(s.user))
+	return true
+}
+
+// idSize is what a client id or user name takes beyond what every one may have.
 func idSize(id string) int64 { return int64(max(0, len(id)-plainID)) }
 
 func newKey() string {
@@ -78,11 +91,13 @@ var (
 	errShutdown   = errors.New("server is shutting down")
 	errClientLeft = errors.New("client disconnected")
 	errSlowLeave  = errors.New("the client's older connection does not end")
+	errForeign    = errors.New("the client id belongs to a session of another user")
 )
 
 // claim makes c the owner of its client id's seat. An older connection that owns
 // it is ended, and waited for: only when its reader has stopped, everything that
-// it took has reached its Session. A younger one wins.
+// it took has reached its Session. A younger one wins. Of another user's client
+// id nothing is ended, unless that user is gone.
 func (c *conn) claim() error {
 	t := &c.f.seats
 	timer := time.NewTimer(c.f.o.ConnectTimeout)
@@ -95,6 +110,15 @@ func (c *conn) claim() error {
 			t.m[c.id] = at
 		}
 		old := at.owner
+		if foreign := at.foreign(c); foreign {
+			s := at.session
+			t.mu.Unlock()
+			if old != nil || !c.f.abandoned(s) {
+				return errForeign
+			}
+			c.f.evict(s)
+			continue
+		}
 		if old == nil {
 			at.owner = c
 			c.claimed = true
@@ -117,6 +141,26 @@ func (c *conn) claim() error {
 			return errSlowLeave
 		}
 	}
+}
+
+// foreign reports whether the seat is another user's. A connection that is
+// leaving says nothing: whether a session stays will be seen. The caller holds mu
+// of the seats.
+func (at *seat) foreign(c *conn) bool {
+	switch {
+	case at.owner != nil:
+		return at.owner.user != c.user && !at.owner.ending.Load()
+	case at.session != nil:
+		return at.session.owned && at.session.user != c.user
+	}
+	return false
+}
+
+// abandoned reports whether nobody can come as the user of s any more: then it
+// belongs to nobody, and must not keep others from its client id.
+func (f *Front) abandoned(s *session) bool {
+	h, ok := f.handler.(UserHandler)
+	return ok && !h.UserExists(s.user)
 }
 
 // vacate gives the seat back. Another connection of the client may come then.
@@ -171,7 +215,7 @@ func (s *session) end() {
 		return
 	}
 	s.ended = true
-	s.f.helloBytes.Add(-idSize(s.id))
+	s.f.helloBytes.Add(-idSize(s.id) - idSize(s.user))
 	var changes []Change
 	if s.stored {
 		changes = append(changes, Change{Key: "s/" + s.key})
@@ -192,7 +236,7 @@ func (s *session) end() {
 			s.f.save(chunk, nil)
 		}
 	}
-	s.f.wills.returned(s.id, true)
+	s.f.wills.ended(s.id)
 }
 
 // expireSessions ends the sessions of clients that are away for too long, by
@@ -240,19 +284,60 @@ func (f *Front) evict(s *session) bool {
 	return true
 }
 
-// roomForSession reports whether another session may be kept. When there are
-// too many, one that holds nothing has to go.
-func (f *Front) roomForSession() bool {
-	if f.seats.sessions.Load() < int64(f.o.MaxSessions) {
-		return true
-	}
-	f.n.limit(limitSessions)
-	for _, s := range f.awaySessions(func(s *session) bool { return len(s.received) == 0 && s.localIdle() }) {
+// roomForSession reports whether another session of user may be kept. When there
+// are too many, one whose client is away has to go: so nobody can keep others
+// out by leaving sessions behind.
+func (f *Front) roomForSession(user string) bool {
+	for f.seats.sessions.Load() >= int64(f.o.MaxSessions) {
+		f.n.limit(limitSessions)
+		s := f.surplus(user)
+		if s == nil {
+			return false
+		}
 		if f.evict(s) {
-			return true
+			f.log.Debug("session ended, there are too many", "client", s.id, "user", s.user)
 		}
 	}
-	return false
+	return true
+}
+
+// surplus is the session that goes when one more of user is too many: of the user
+// who has the most that are away, the new one counted in, that which is away for
+// the longest. So a user takes from another only while that one has more than he.
+// nil: all clients are here.
+func (f *Front) surplus(user string) *session {
+	type candidate struct {
+		s    *session
+		user string
+		away time.Time
+	}
+	var list []candidate
+	count := make(map[string]int)
+	f.awaySessions(func(s *session) bool {
+		list = append(list, candidate{s, s.user, s.away})
+		count[s.user]++
+		return false
+	})
+	if len(list) == 0 {
+		return nil
+	}
+	if count[user] > 0 {
+		count[user]++
+	}
+	return slices.MaxFunc(list, func(a, b candidate) int {
+		return cmp.Or(
+			cmp.Compare(count[a.user], count[b.user]),
+			cmp.Compare(btoi(a.user == user), btoi(b.user == user)),
+			b.away.Compare(a.away),
+		)
+	}).s
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // setExpiry is what a DISCONNECT may say.

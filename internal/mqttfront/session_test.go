@@ -119,44 +119,6 @@ func TestSessionsExpire(t *testing.T) {
 	}
 }
 
-// When there are too many sessions one that holds nothing goes; one that holds
-// something stays, and a client that wants another kept is told. A client that
-// wants none is let in.
-func TestMaxSessions(t *testing.T) {
-	s, _ := stored(t, newJournal(), Options{MaxSessions: 2, FanOut: true})
-	kept := func(id string) connectOptions {
-		return connectOptions{id: id, persist: true, props: expiryProp(60)}
-	}
-	a := connect(t, s.addr, kept("a"))
-	a.send(a.qos2(1, "x", 0))
-	a.expectAnswer(typePubrec, 1, 0)
-	a.disconnect()
-	connect(t, s.addr, kept("b")).disconnect()
-	eventually(t, "both are away", func() bool { return s.Clients() == 0 })
-	c := connect(t, s.addr, kept("c"))
-	if was, b := present(t, s, connectOptions{id: "b", persist: true}); was {
-		t.Error("b, which held nothing, is still there")
-	} else {
-		b.disconnect()
-	}
-	c.subscribe(1, "x", 0)
-	c.disconnect()
-	eventually(t, "all are away", func() bool { return s.Clients() == 0 })
-	d := dial(t, s.addr)
-	if code, _ := d.connect(kept("d")); code != QuotaExceeded {
-		t.Errorf("one too many: CONNACK 0x%02x", code)
-	}
-	connect(t, s.addr, connectOptions{id: "e"}).ping()
-	for _, id := range []string{"a", "c"} {
-		if was, _ := present(t, s, kept(id)); !was {
-			t.Errorf("the session of %s is gone", id)
-		}
-	}
-	if n := s.Stats().Limits["sessions"]; n != 2 {
-		t.Errorf("counted %d", n)
-	}
-}
-
 // What long client ids and wills take is bounded, and given back.
 func TestHelloBytes(t *testing.T) {
 	j := newJournal()
@@ -165,10 +127,11 @@ func TestHelloBytes(t *testing.T) {
 	long.id, long.user = strings.Repeat("i", 10_000), strings.Repeat("u", 10_000)
 	long.willTopic, long.will = "w", strings.Repeat("w", 10_000)
 	connect(t, s.addr, long).disconnect()
-	eventually(t, "the id alone is counted", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	const kept = 2 * (10_000 - plainID)
+	eventually(t, "id and user alone are counted", func() bool { return s.helloBytes.Load() == kept })
 	j = s.crash(j, 0)
 	s, _ = stored(t, j, Options{})
-	eventually(t, "it is after a restart", func() bool { return s.helloBytes.Load() == 10_000-plainID })
+	eventually(t, "they are after a restart", func() bool { return s.helloBytes.Load() == kept })
 	long.persist, long.props = false, nil
 	connect(t, s.addr, long).disconnect()
 	eventually(t, "nothing is", func() bool { return s.helloBytes.Load() == 0 })

@@ -14,7 +14,8 @@ import (
 
 // What the Store holds, by key:
 //
-//	s/<session>             a session: version, expiry in seconds (4 bytes), client id
+//	s/<session>             a session: version 2, expiry in seconds (4 bytes), user
+//	                        (2 + n), client id; version 1 has no user
 //	q/<session>/<id>        a received QoS 2 identifier, 4 hex digits: version, and
 //	                        the message if local subscribers wait for its release
 //	f/<session>/<filter>    a subscription
@@ -24,7 +25,10 @@ import (
 //
 // A session has a random name of 16 hex digits, so that what a session that has
 // ended left behind can never be taken for its successor's.
-const storeVersion = 1
+const (
+	storeVersion   = 1
+	sessionVersion = 2
+)
 
 var receivedValue = []byte{storeVersion}
 
@@ -32,8 +36,8 @@ var errStoreTimeout = errors.New("the store does not answer")
 
 // storedAs is the change that keeps the session itself.
 func (s *session) storedAs(expiry time.Duration) Change {
-	v := binary.BigEndian.AppendUint32([]byte{storeVersion}, uint32(expiry/time.Second))
-	return Change{Key: "s/" + s.key, Value: append(v, s.id...)}
+	v := binary.BigEndian.AppendUint32([]byte{sessionVersion}, uint32(expiry/time.Second))
+	return Change{Key: "s/" + s.key, Value: append(appendString(v, s.user), s.id...)}
 }
 
 func (s *session) receivedKey(id uint16) string { return fmt.Sprintf("q/%s/%04x", s.key, id) }
@@ -139,15 +143,24 @@ func (l *loading) drop(key string) {
 }
 
 func (l *loading) addSession(key string, value []byte) bool {
-	if !validKey(key) || len(value) < 6 || value[0] != storeVersion {
+	r := propReader{b: value}
+	head := r.take(5)
+	if r.bad || !validKey(key) || head[0] < storeVersion || head[0] > sessionVersion {
 		return false
 	}
-	seconds := binary.BigEndian.Uint32(value[1:])
-	id := value[5:]
-	if seconds == 0 || !validString(id) || len(id) > 65535 {
+	var user string
+	owned := head[0] == sessionVersion
+	if owned {
+		user = r.text()
+	}
+	seconds := binary.BigEndian.Uint32(head[1:])
+	if id := r.b; r.bad || seconds == 0 || len(id) == 0 || !validString(id) || len(id) > 65535 {
 		return false // it was to end with its connection
 	}
-	s := &session{f: l.f, id: string(id), key: key, stored: true, expiry: min(time.Duration(seconds)*time.Second, l.f.o.MaxSessionExpiry), away: time.Now()}
+	s := &session{
+		f: l.f, id: string(r.b), user: user, owned: owned, key: key, stored: true,
+		expiry: min(time.Duration(seconds)*time.Second, l.f.o.MaxSessionExpiry), away: time.Now(),
+	}
 	s.begin()
 	l.sessions[key] = s
 	return true

@@ -30,6 +30,14 @@ type WillHandler interface {
 	Will(p *Publish, clientID, username string, settle Settle)
 }
 
+// UserHandler is a Handler that knows which users there are. Without it a client
+// id stays with a user who left a session until that session expires.
+type UserHandler interface {
+	// UserExists reports whether somebody may still come as user; false only if
+	// certainly nobody can. It may be called from any goroutine and must not block.
+	UserExists(user string) bool
+}
+
 // Session is what a Handler made of one connection.
 type Session interface {
 	// Publish takes a message: from the connection's reader, in the order of
@@ -55,6 +63,9 @@ type Peer struct {
 	// Assigned says so.
 	ClientID string
 	Assigned bool
+	// Username is what the client says. A Handler sets it to the name that it
+	// holds proven, "" if none is: that is whose the session and the will are. The
+	// session of one user is never another's.
 	Username string
 	Password []byte
 	// Version is the MQTT protocol level: 3 (MQTT 3.1), 4 (3.1.1) or 5.

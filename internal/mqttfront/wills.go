@@ -11,7 +11,7 @@ import (
 type will struct {
 	pub      Publish
 	delay    time.Duration
-	username string
+	username string // as the Handler has left it, who may have proven another than CONNECT claims
 	key      string // in the Store; empty: not there
 	restored bool   // read from the Store: its connection ended with the process
 }
@@ -21,7 +21,7 @@ func (c *conn) takeWill(h *hello, peer *Peer, s *session) *will {
 	if peer.Will == nil {
 		return nil
 	}
-	w := &will{pub: *peer.Will, delay: time.Duration(h.willDelay) * time.Second, username: h.username}
+	w := &will{pub: *peer.Will, delay: time.Duration(h.willDelay) * time.Second, username: peer.Username}
 	w.pub.Will = true
 	if c.f.o.Store != nil {
 		w.key = "w/" + s.key
@@ -169,19 +169,35 @@ func (w *waitingWills) take(id string) (c *conn) {
 	return c
 }
 
-// returned is called when a client is back, or its session has ended: its will
-// is dropped, or due at once. [MQTT-3.1.3-9]
-func (w *waitingWills) returned(id string, ended bool) {
+// ended is called when a session has ended: the will that waits is due at once.
+// [MQTT-3.1.3-9] One from before a restart waits on: its client may be about to
+// come back.
+func (w *waitingWills) ended(id string) {
 	w.mu.Lock()
-	old := w.take(id)
+	var old *conn
+	if e, ok := w.m[id]; ok && !e.c.will.restored {
+		old = w.take(id)
+	}
+	w.mu.Unlock()
+	if old != nil {
+		old.publishWill()
+		old.session.Close(old.reason)
+	}
+}
+
+// comesBack drops the will that waits for c's client to be back. Another user's
+// with its client id, which then has no session, is due.
+func (w *waitingWills) comesBack(c *conn) {
+	w.mu.Lock()
+	old := w.take(c.id)
 	w.mu.Unlock()
 	if old == nil {
 		return
 	}
-	if ended && !old.will.restored {
-		old.publishWill()
-	} else {
+	if old.will.username == c.user {
 		old.dropWill()
+	} else {
+		old.publishWill()
 	}
 	old.session.Close(old.reason)
 }

@@ -188,8 +188,8 @@ func TestWillsOutliveARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, h := stored(t, j, Options{FanOut: true})
-			connect(t, s.addr, connectOptions{id: "back"})
-			connect(t, s.addr, connectOptions{id: "back, kept", persist: true})
+			connect(t, s.addr, connectOptions{id: "back", user: "user"})
+			connect(t, s.addr, connectOptions{id: "back, kept", user: "user", persist: true})
 			s.wills.tick(time.Now().Add(comeBack - time.Second))
 			if len(h.orphans) != 0 {
 				t.Errorf("wills before their time: %q", h.orphans)
