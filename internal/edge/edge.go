@@ -224,6 +224,9 @@ func (a authenticator) Authenticate(name string, password []byte) bool {
 	return a.users.Check(name, password)
 }
 
+// Has reports whether the file has the user.
+func (a authenticator) Has(name string) bool { return a.users.Has(name) }
+
 // close closes the buffer, the last of all.
 func (e *Edge) close() error {
 	s := e.buffer.Stats()

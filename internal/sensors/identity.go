@@ -59,6 +59,19 @@ func (s *Sensors) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Sessi
 	return c, mqttfront.Welcome{}, nil
 }
 
+// UserExists reports whether a sensor can still come as user: what is not certain
+// counts as yes, such as the common name of a certificate.
+func (s *Sensors) UserExists(user string) bool {
+	if user == "" {
+		return s.o.AllowAnonymous
+	}
+	if s.o.Trust != nil && s.o.Trust() != nil {
+		return true
+	}
+	known, ok := s.o.Users.(interface{ Has(name string) bool })
+	return s.o.Users != nil && (!ok || known.Has(user))
+}
+
 // who finds the name under which a sensor acts. A verified certificate proves
 // its common name; a password that of the users file. A name that neither
 // proves is refused, or means nothing where there are no users.

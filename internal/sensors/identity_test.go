@@ -210,3 +210,38 @@ func TestRecheck(t *testing.T) {
 		t.Errorf("ended: %v", ended)
 	}
 }
+
+// listed are users that a file lists.
+type listed struct{ users }
+
+func (l listed) Has(name string) bool { _, ok := l.users[name]; return ok }
+
+// A user exists until it is certain that nobody can come in that name.
+func TestUserExists(t *testing.T) {
+	dir := t.TempDir()
+	newAuthority(t).trust(t, dir)
+	server, err := pki.OpenServerTLS(pki.ServerFiles{Cert: filepath.Join(dir, "ca.pem"), Key: filepath.Join(dir, "key.pem"),
+		ClientCAFile: filepath.Join(dir, "ca.pem"), ClientAuth: pki.AuthOptional})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := users{"bob": "right"}
+	for _, tc := range []struct {
+		o    Options
+		user string
+		want bool
+	}{
+		{Options{AllowAnonymous: true}, "", true}, {Options{Users: bob}, "", false},
+		{Options{Users: listed{bob}}, "bob", true}, {Options{Users: listed{bob}}, "eve", false},
+		{Options{Users: bob}, "eve", true}, {Options{AllowAnonymous: true}, "bob", false},
+		{Options{Users: listed{bob}, Trust: server.Trust}, "eve", true},
+	} {
+		s, err := New(&fakeBuffer{}, tc.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.UserExists(tc.user); got != tc.want {
+			t.Errorf("%+v: %q exists: %v", tc.o, tc.user, got)
+		}
+	}
+}

@@ -60,7 +60,8 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Sensors is the mqttfront.Handler of an edge, and its mqttfront.WillHandler.
+// Sensors is the mqttfront.Handler of an edge, its mqttfront.WillHandler and its
+// mqttfront.UserHandler.
 // Its methods may be called from any goroutine.
 type Sensors struct {
 	buf   Buffer
@@ -78,7 +79,10 @@ type Sensors struct {
 	sessions map[*session]struct{} // guarded by mu; those that may have to end
 }
 
-var _ mqttfront.WillHandler = (*Sensors)(nil)
+var (
+	_ mqttfront.WillHandler = (*Sensors)(nil)
+	_ mqttfront.UserHandler = (*Sensors)(nil)
+)
 
 // New checks the rules and makes the Handler.
 func New(buf Buffer, o Options) (*Sensors, error) {
