@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,9 @@ and when anything acknowledged is missing or double.`,
 		Example: `  packetboat-sim soak-front --minutes 10
   packetboat-sim soak-front --minutes 1 --only slow-connect --only session-hoard`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if minutes <= 0 || o.KillEvery <= 0 {
+				return usage(fmt.Errorf("--minutes %g and --kill-every %s prove nothing, both must be above 0", minutes, o.KillEvery))
+			}
 			ctx, stop := cli.Signals(c.Context())
 			defer stop()
 			o.Duration, o.Memory, o.Out = time.Duration(minutes*float64(time.Minute)), memory<<20, c.OutOrStdout()

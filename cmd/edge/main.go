@@ -5,11 +5,8 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
-
-	"github.com/spf13/cobra"
 
 	"github.com/packetboat/packetboat/internal/cli"
 	"github.com/packetboat/packetboat/internal/obs"
@@ -31,36 +28,16 @@ const example = `  packetboat-edge run --device truck-17 --hub tcp://hub.example
 
 func run(args []string, stdout, stderr io.Writer) int {
 	root := cli.Root("packetboat-edge", "store-and-forward agent for telemetry", long, example)
-	root.Version = obs.Version().String()
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.AddCommand(
 		runCommand(stderr),
 		statusCommand(),
-		group("config", "check and explain the configuration",
+		cli.Group("config", "check and explain the configuration",
 			"  packetboat-edge config check --config edge.yaml\n  packetboat-edge config keys", checkCommand(), keysCommand()),
-		group("user", "the names and passwords of sensors",
+		cli.Group("user", "the names and passwords of sensors",
 			"  packetboat-edge user add gps --config /etc/packetboat/edge.yaml\n  packetboat-edge user list --file sensors.users", userAddCommand(), userRemoveCommand(), userListCommand()),
-		group("acl", "which topics sensors may publish to and see",
+		cli.Group("acl", "which topics sensors may publish to and see",
 			"  packetboat-edge acl check --file sensors.acl\n  packetboat-edge acl check --config edge.yaml --user gps --client gps-1 --publish sensors/gps/pos", aclCheckCommand()),
-		versionCommand(),
 	)
+	cli.Version(root, obs.Version().String())
 	return cli.Run(root, args, stdout, stderr)
-}
-
-// group makes a command that only holds others, with an example.
-func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
-	c := cli.Group(use, short, subs...)
-	c.Example = example
-	return c
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "say what was built", Args: cli.NoArgs,
-		Example: "  packetboat-edge version\n  packetboat-edge --version",
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), "packetboat-edge", obs.Version())
-			return err
-		},
-	}
 }

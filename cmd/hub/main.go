@@ -9,7 +9,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 
@@ -37,24 +36,9 @@ configuration, 3 data directory locked, 4 cannot listen, 5 an operator is needed
   packetboat-hub tail --follow --topic 'car/+/speed'
   packetboat-hub verify`)
 	c.AddCommand(runCommand(), statusCommand(), tailCommand(), streamsCommand(), verifyCommand(),
-		group("device", "who may connect", "  packetboat-hub device add truck-17 --config /etc/packetboat/hub.yaml > secret\n  packetboat-hub device list",
+		cli.Group("device", "who may connect", "  packetboat-hub device add truck-17 --config /etc/packetboat/hub.yaml > secret\n  packetboat-hub device list",
 			deviceAdd(), deviceList(), deviceRemove()),
-		group("config", "the configuration", "  packetboat-hub config check --config /etc/packetboat/hub.yaml\n  packetboat-hub config keys", configCheck(), configKeys()),
-		versionCommand())
+		cli.Group("config", "the configuration", "  packetboat-hub config check --config /etc/packetboat/hub.yaml\n  packetboat-hub config keys", configCheck(), configKeys()))
+	cli.Version(c, obs.Version().String())
 	return c
-}
-
-// group makes a command that only holds others, with an example.
-func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
-	c := cli.Group(use, short, subs...)
-	c.Example = example
-	return c
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "print what this is", Args: cli.NoArgs, Example: "  packetboat-hub version",
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), "packetboat-hub", obs.Version())
-			return err
-		}}
 }

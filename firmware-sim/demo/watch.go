@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/packetboat/packetboat/firmware-sim/proc"
@@ -72,5 +71,3 @@ func (d *demo) look(ctx context.Context) point {
 	d.points = append(d.points, p)
 	return p
 }
-
-func (m mark) String() string { return fmt.Sprintf("%s at %.1f s", m.text, m.at) }

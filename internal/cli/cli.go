@@ -110,11 +110,26 @@ func Root(use, short, long, example string) *cobra.Command {
 }
 
 // Group makes a command that only holds others.
-func Group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: NoArgs,
+func Group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Example: example, Args: NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(subs...)
 	return c
+}
+
+// Version gives a program --version and the version command, which say build.
+func Version(root *cobra.Command, build string) {
+	root.Version = build
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	name := root.Name()
+	root.AddCommand(&cobra.Command{
+		Use: "version", Short: "say what was built", Args: NoArgs,
+		Example: "  " + name + " version\n  " + name + " --version",
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), name, build)
+			return err
+		},
+	})
 }
 
 // NoArgs refuses arguments; where subcommands exist it names the nearest ones.

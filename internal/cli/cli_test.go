@@ -76,7 +76,7 @@ func testRoot(err error) *cobra.Command {
 		_, err := fmt.Fprintln(c.OutOrStdout(), "added", a[0])
 		return err
 	}}
-	root.AddCommand(run, Group("user", "users", add))
+	root.AddCommand(run, Group("user", "users", "", add))
 	return root
 }
 

@@ -40,13 +40,6 @@ type Override struct {
 // does not run when the file is missing or is no YAML.
 type Checker interface{ Check(*Report) }
 
-// Load reads path (may be empty) and the process's environment into *into,
-// which holds the defaults. The error, if any, is an *Errors with all
-// violations; *into then holds what could be read, and must not be run with.
-func Load[T any](path string, into *T, envPrefix string) error {
-	return Source{Path: path, EnvPrefix: envPrefix, Environ: os.Environ()}.Load(into)
-}
-
 // Load reads what s names into *into, which must be a pointer to a struct that
 // holds the defaults. The error, if any, is an *Errors with all violations.
 // It panics when the struct has a field of a kind that it cannot read.

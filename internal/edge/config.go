@@ -17,7 +17,7 @@ const EnvPrefix = "PACKETBOAT_EDGE"
 // Off is the address of a listener that is not wanted.
 const Off = "off"
 
-// Config is the edge's configuration. Make it with Defaults and config.Load.
+// Config is the edge's configuration. Make it with Defaults and config.Source.
 type Config struct {
 	Device         string        `yaml:"device" doc:"id of this vehicle, 1 to 64 of A-Z a-z 0-9 . _ -; required"`
 	DataDir        string        `yaml:"data_dir" doc:"where the journal lives"`

@@ -160,7 +160,7 @@ func (u *upgrader) check(r *http.Request, local net.Addr, secure bool) *badReque
 	case !slices.Contains(tokens(r, "Sec-WebSocket-Protocol"), "mqtt"): // [MQTT-6.0.0-3]
 		return refuse(http.StatusBadRequest, "want the subprotocol mqtt")
 	case !u.mayCome(r, local, secure):
-		return &badRequest{http.StatusForbidden, Origin, "pages of this origin may not connect; allowed_origins names those that may"}
+		return &badRequest{http.StatusForbidden, Origin, "pages of this origin may not connect; the list of allowed origins (listen.ws_origins) names those that may"}
 	}
 	return nil
 }

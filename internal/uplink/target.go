@@ -62,9 +62,3 @@ func (t target) redirected(reference string) (target, error) {
 	}
 	return target{}, fmt.Errorf("hub refers to %.100q, which is no hub to go to from %s", reference, t.url)
 }
-
-// CheckURL says what is wrong with a hub's URL.
-func CheckURL(text string) error {
-	_, err := parseTarget(text)
-	return err
-}
