@@ -67,7 +67,7 @@ var (
 var must = map[string]*regexp.Regexp{
 	"wrong-passwords": regexp.MustCompile(`bad_logins`),
 	"same-id-flood":   regexp.MustCompile(`takeovers`),
-	"slow-publish":    regexp.MustCompile(`keep_alive`),
+	"slow-publish":    regexp.MustCompile(`packet_time`),
 	"no-connect":      regexp.MustCompile(`no_connect`),
 	"bad-connect":     regexp.MustCompile(`refused_connects`),
 	"topic-alias":     regexp.MustCompile(`alias`),
