@@ -396,3 +396,21 @@ func TestCheckFiles(t *testing.T) {
 		}
 	}
 }
+
+// A device is one user, with its certificate alone and with its name: the other
+// way of saying who it is takes its connection over.
+func TestDeviceIsOneUser(t *testing.T) {
+	a := newAuthority(t)
+	h := runHub(t, a.config(pki.AuthRequired, DevicesAny))
+	cert := a.issue("truck")
+	old, _, err := a.connect(h, &cert, hello{id: "truck"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.connect(h, &cert, hello{id: "truck", username: "truck"}); err != nil {
+		t.Fatal(err)
+	}
+	if code := old.disconnected(); code != mqttfront.SessionTakenOver {
+		t.Errorf("DISCONNECT 0x%02x", code)
+	}
+}
