@@ -59,7 +59,6 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 	if err != nil {
 		return nil, mqttfront.Welcome{}, err
 	}
-	p.Username = hello.Device // a certificate may have said it alone
 	p.User = nil // up to 60 kB of it, which p would keep as long as the connection lives
 	hello.Origin = addr(p.Remote)
 	hello.Revoke = func(reason string) { p.Disconnect(revokeCode(reason), reason) }
