@@ -244,7 +244,7 @@ func (c *conn) hasConnack() bool {
 // must be before CONNACK.
 func (c *conn) takeSession(h *hello, peer *Peer, expiry time.Duration) (present bool, err error) {
 	s := c.sitting()
-	if s != nil && h.clean { // [MQTT-3.1.2-4]
+	if s != nil && (h.clean || s.outlived(time.Now())) { // [MQTT-3.1.2-4], [MQTT-3.1.2-23]
 		c.sit(nil)
 		s.end()
 		s = nil

@@ -164,10 +164,6 @@ func (f *Front) dropSubscriptions(s *session) []Change {
 	return out
 }
 
-// localIdle reports whether the outbound half of a session holds nothing that a
-// client would miss: no subscriptions, no messages. The caller holds mu.
-func (s *session) localIdle() bool { return len(s.subs.filters) == 0 && s.out.waiting() == 0 }
-
 // The gauges of Stats.
 func (l *local) subscriptions() int64            { return l.topics.count.Load() }
 func (l *local) retained() int64                 { return int64(l.kept.count()) }

@@ -247,6 +247,14 @@ func (f *Front) expireSessions(now time.Time) {
 	}
 }
 
+// outlived reports whether the time of a session has come that nobody has
+// cleared away yet.
+func (s *session) outlived(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn == nil && now.Sub(s.away) >= s.expiry
+}
+
 // awaySessions are those whose clients are away and for which ok holds; ok is
 // called with mu of the session held.
 func (f *Front) awaySessions(ok func(s *session) bool) (out []*session) {

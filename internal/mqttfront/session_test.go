@@ -119,6 +119,30 @@ func TestSessionsExpire(t *testing.T) {
 	}
 }
 
+// A client that comes when its session's time is over, but before anybody cleared
+// it away, gets a new one. [MQTT-3.1.2-23]
+func TestSessionOutlived(t *testing.T) {
+	s, _ := stored(t, newJournal(), Options{})
+	o := connectOptions{id: "late", persist: true, props: expiryProp(50)}
+	for _, c := range []struct {
+		away    time.Duration
+		present byte
+	}{{49 * time.Second, 1}, {50 * time.Second, 0}} {
+		connect(t, s.addr, o).disconnect()
+		away := func() []*session { return s.awaySessions(func(*session) bool { return true }) }
+		eventually(t, "it is away", func() bool { return len(away()) == 1 })
+		old := away()[0]
+		old.mu.Lock()
+		old.away = time.Now().Add(-c.away)
+		old.mu.Unlock()
+		k := dial(t, s.addr)
+		if _, body := k.connect(o); body[0] != c.present {
+			t.Errorf("away for %s of 50 s: session present %d, want %d", c.away, body[0], c.present)
+		}
+		k.disconnect()
+	}
+}
+
 // What long client ids and wills take is bounded, and given back.
 func TestHelloBytes(t *testing.T) {
 	j := newJournal()
