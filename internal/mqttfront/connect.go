@@ -367,7 +367,7 @@ func (c *conn) refuse(err error) {
 		c.f.note(c, "unavailable", "client not admitted", "error", err)
 		r = &Refusal{Code: ServerUnavailable, Reason: "server unavailable"}
 	} else {
-		c.f.note(c, fmt.Sprint("refused", r.Code), "client refused", "code", fmt.Sprintf("0x%02x", r.Code), "reason", r.Reason)
+		c.f.note(c, fmt.Sprintf("refused_0x%02x", r.Code), "client refused", "code", fmt.Sprintf("0x%02x", r.Code), "reason", r.Reason)
 	}
 	c.f.n.refusal(r.Code)
 	a := connack{version: c.version, code: r.Code, limit: c.peerPacket, reason: r.Reason, serverReference: r.ServerReference, user: r.User}

@@ -73,9 +73,12 @@ func (f *Front) noteRefused(c *conn, e *entry) {
 		f.log.Warn("will of a client from before the restart was refused", "client", c.id, "code", fmt.Sprintf("0x%02x", e.code))
 		return
 	}
-	what := fmt.Sprintf("message 0x%02x", e.code)
-	if e.withhold {
-		what = "message withheld"
+	what := fmt.Sprintf("message_0x%02x", e.code)
+	switch {
+	case e.withhold:
+		what = "message_withheld"
+	case reservedTopic(e.pub.Topic):
+		what = "reserved_topic" // a 3.1.1 client is told nothing
 	}
 	topic := e.pub.Topic
 	if len(topic) > 2*noteChars {
