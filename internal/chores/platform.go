@@ -40,8 +40,6 @@ func test386(ctx context.Context, out io.Writer, args []string) error {
 		switch {
 		case err != nil:
 			return err
-		case p == module+"internal/e2e": // starts a hub
-			wide = append(wide, p)
 		case !slices.Contains(deps, needsWide):
 			narrow = append(narrow, p)
 		case mostlyNarrow[p] != "":
