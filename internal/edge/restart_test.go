@@ -67,9 +67,9 @@ func TestStateSurvivesARestart(t *testing.T) {
 
 	write(t, c.Sensors.ACLFile, "topic readwrite #\ntopic deny gone/denied\n")
 	r = begin(t, c)
-	if s := r.status(t); s.Sensors.Subscriptions != 2 || s.Sensors.Retained != 1 || s.Sensors.StateFailures != 0 {
-		t.Errorf("after: %+v, %+v", s.Sensors, s.Journal)
-	}
+	r.eventually(t, "the state is loaded", func(s *Status) bool {
+		return s.Sensors.Subscriptions == 2 && s.Sensors.Retained == 1 && s.Sensors.StateFailures == 0
+	})
 	display = in("display", stays)
 	await(t, "the display gets what waited, and the will", func() bool { return display.received() == "a/1=waits gone/allowed=will" })
 	fresh := in("fresh", nil)

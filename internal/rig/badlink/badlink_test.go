@@ -136,10 +136,14 @@ func TestBlackHoleFreezesAndThaws(t *testing.T) {
 	l := start(t, Options{Target: echo(t)})
 	old := dial(t, l.Addr())
 	roundTrip(t, old, "before")
+	before := Stats{}
+	eventually(t, "all is counted", func() bool {
+		before = l.Stats()
+		return before.BytesUp == int64(len("before")) && before.BytesDown == before.BytesUp
+	})
 	if err := l.Cut(BlackHole); err != nil {
 		t.Fatal(err)
 	}
-	before := l.Stats()
 	fresh := dial(t, l.Addr()) // accepted
 	for _, c := range []*net.TCPConn{old, fresh} {
 		if _, err := io.WriteString(c, "lost?"); err != nil {
