@@ -27,6 +27,7 @@ type event struct {
 // tally is what a test run comes to.
 type tally struct {
 	passed, failed int
+	missing        int // of skips: programs are not installed
 	skips          []string
 	took           []timing            // of the packages that have ended
 	output         map[string][]string // by package and test, kept until its end
@@ -48,8 +49,12 @@ func test(ctx context.Context, out io.Writer, args []string) error {
 	return testIn(ctx, out, nil, append([]string{"-timeout", "10m"}, args...)...)
 }
 
+// notTested begins what a test says that skips because a program is not
+// installed. A developer's machine may go without; CI installs them all.
+const notTested = "NOT TESTED: "
+
 // testIn runs go test with more in its environment. It fails when a test does,
-// and when none ran.
+// when none ran, and in CI when one misses its program.
 func testIn(ctx context.Context, out io.Writer, env []string, args ...string) error {
 	c := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
 	c.Env = append(os.Environ(), env...)
@@ -70,6 +75,9 @@ func testIn(ctx context.Context, out io.Writer, env []string, args ...string) er
 	}
 	if t.passed == 0 {
 		return errors.New("no test ran")
+	}
+	if os.Getenv("CI") != "" && t.missing > 0 {
+		return fmt.Errorf("%d tests miss a program that CI has to install (see %q above)", t.missing, notTested)
 	}
 	return nil
 }
@@ -124,7 +132,11 @@ func (t *tally) take(e event, out io.Writer) {
 		t.failed++
 		fmt.Fprintf(out, "FAIL  %s %s\n%s", short, e.Test, strings.Join(t.output[key], ""))
 	case e.Action == "skip":
-		t.skips = append(t.skips, short+" "+e.Test+": "+reason(t.output[key]))
+		why := reason(t.output[key])
+		if strings.HasPrefix(why, notTested) {
+			t.missing++
+		}
+		t.skips = append(t.skips, short+" "+e.Test+": "+why)
 	}
 	delete(t.output, key)
 }

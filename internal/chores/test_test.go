@@ -12,6 +12,8 @@ func TestTally(t *testing.T) {
 {"Action":"pass","Package":"m/a","Test":"TestGood"}
 {"Action":"output","Package":"m/a","Test":"TestSkip","Output":"    a_test.go:7: needs a disk\\n"}
 {"Action":"skip","Package":"m/a","Test":"TestSkip"}
+{"Action":"output","Package":"m/a","Test":"TestTool","Output":"    a_test.go:8: NOT TESTED: mosquitto is not installed\\n"}
+{"Action":"skip","Package":"m/a","Test":"TestTool"}
 {"Action":"output","Package":"m/a","Test":"TestBad","Output":"    a_test.go:9: broken\\n"}
 {"Action":"fail","Package":"m/a","Test":"TestBad"}
 {"Action":"output","Package":"m/a","Test":"TestHangs","Output":"panic: test timed out\\n"}
@@ -25,10 +27,13 @@ not JSON
 		t.Fatal(err)
 	}
 	tl.close(&out)
-	for _, want := range []string{"a_test.go:9: broken", "panic: test timed out", "FAIL m/a", "m/a TestSkip: needs a disk", "1 passed, 1 failed, 1 skipped", "not JSON"} {
+	for _, want := range []string{"a_test.go:9: broken", "panic: test timed out", "FAIL m/a", "m/a TestSkip: needs a disk", "m/a TestTool: NOT TESTED: mosquitto", "1 passed, 1 failed, 2 skipped", "not JSON"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, &out)
 		}
+	}
+	if tl.missing != 1 {
+		t.Errorf("%d tests miss a program, want 1", tl.missing)
 	}
 	if strings.Contains(out.String(), "noise") {
 		t.Error("a test that passed is heard")

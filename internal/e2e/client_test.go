@@ -22,8 +22,9 @@ type mqttClient struct {
 	conn    net.Conn
 	present bool // the edge goes on with a session
 
-	mu  sync.Mutex
-	got []string // guarded by mu: "topic payload" as they came
+	came chan struct{} // a token when got has grown
+	mu   sync.Mutex
+	got  []string // guarded by mu: "topic payload" as they came
 }
 
 // connect makes a connection; change may say more than who the client is. An
@@ -35,12 +36,16 @@ func (e *edge) connect(id string, session *state.State, change func(*paho.Connec
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &mqttClient{t: t, conn: conn}
+	c := &mqttClient{t: t, conn: conn, came: make(chan struct{}, 1)}
 	conf := paho.ClientConfig{ClientID: id, Conn: conn, PacketTimeout: patience, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 		func(m paho.PublishReceived) (bool, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.got = append(c.got, m.Packet.Topic+" "+string(m.Packet.Payload))
+			select {
+			case c.came <- struct{}{}:
+			default:
+			}
 			return true, nil
 		},
 	}}
@@ -108,8 +113,13 @@ func (c *mqttClient) messages() []string {
 func (c *mqttClient) sees(want ...string) {
 	c.t.Helper()
 	slices.Sort(want)
-	for end := time.Now().Add(patience); len(c.messages()) < len(want) && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
+	enough := time.After(patience)
+	for late := false; !late && len(c.messages()) < len(want); {
+		select {
+		case <-c.came:
+		case <-enough:
+			late = true
+		}
 	}
 	if got := slices.Sorted(slices.Values(c.messages())); !slices.Equal(got, want) {
 		c.t.Fatalf("a subscriber got %q, want %q", got, want)

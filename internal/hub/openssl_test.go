@@ -25,7 +25,7 @@ import (
 func manual(t *testing.T, dir string, n int) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("SKIPPED: there is no openssl here; nothing shows that the commands of docs/operations/hub.md work")
+		t.Skip("NOT TESTED: there is no openssl here; nothing shows that the commands of docs/operations/hub.md work")
 	}
 	text, err := os.ReadFile("../../docs/operations/hub.md")
 	if err != nil {

@@ -63,7 +63,7 @@ func (o *outbox) nextRetained(open bool, now time.Time) (m *outMessage, blocked 
 		case end:
 			o.replay.remove(w.sub.filter)
 			continue
-		case l == nil: // enough for now: others want to be served, too
+		case l == nil: // the budget is used up: others want to be served, too
 			o.l.again(o.s)
 			return nil, true
 		}
