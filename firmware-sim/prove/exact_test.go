@@ -236,6 +236,11 @@ func TestCasesOfLosses(t *testing.T) {
 		e.Lanes[stream.Normal].Expired = stream.NewRangeSet(stream.Range{First: 1, Last: 2})
 		return &commitlog.DeviceCoverage{Epochs: []*commitlog.EpochState{e}}, nil
 	}
+	// Of a, b and c the second is gone without a word; lost is the number of d,
+	// which was never promised, and whatever else is said.
+	abc, unpromised := logOf("a", "b", "c"), append(slices.Clone(sent[:3]), one(4, "d", false, 1))
+	bulk, fresh := device, device
+	bulk.Lane, fresh.Epoch[1] = stream.Bulk, 7
 	for name, c := range map[string]struct {
 		receipts []receipts.Receipt
 		log      []Record
@@ -267,7 +272,14 @@ func TestCasesOfLosses(t *testing.T) {
 		"all is lost":             {sent, nil, declaring(all, 0, 1, 2, 3, 4), Report{Declared: 5}},
 		"all is lost but for one": {sent, nil, declaring(all, 0, 1, 2, 3), Report{Declared: 4, Missing: 1}},
 		"nobody can be asked":     {sent, without(all, 1), nil, Report{Missing: 1}},
-		"deleted by retention":    {sent, without(all, 0, 1), expired, Report{Declared: 2}},
+		"a number of another lane is lost too": {
+			unpromised, without(abc, 1), declaring(append(logOf("a", "b", "c", "d"), Record{ID: bulk, Seq: 1}), 3, 4), Report{Missing: 1}},
+		"lost in another epoch than the records beside it": {
+			unpromised, without(abc, 1), declaring(append(logOf("a", "b", "c"), Record{ID: fresh, Seq: 1}), 3), Report{Missing: 1}},
+		"lost in the epoch between": {
+			sent[:3], append(logOf("a"), Record{ID: stream.ID{Device: "truck", Epoch: stream.Epoch{1, 9}, Lane: stream.Normal}, Seq: 1, Topic: "t", Hash: receipts.HashOf([]byte("c"))}),
+			declaring(append(logOf("a"), Record{ID: fresh, Seq: 1}), 1), Report{Declared: 1}},
+		"deleted by retention": {sent, without(all, 0, 1), expired, Report{Declared: 2}},
 		"more than retention deleted": {
 			sent, without(all, 0, 1, 3), expired, Report{Declared: 2, Missing: 1}},
 	} {

@@ -18,7 +18,9 @@ import (
 // M-L are not; the rest is undecidable. Where others than those with receipts
 // published too, any lost number may be theirs, and nothing is declared for
 // certain. And a message is missing whatever the sums, when between the records
-// before and after it, as the sensor sent them, no number was declared lost.
+// before and after it, as the sensor sent them, no number of their lanes was
+// declared lost. An edge does not go back to an epoch that it left, so what was
+// sent between two records of one epoch had its number there.
 
 // lanes is a set of lanes.
 type lanes uint8
@@ -114,12 +116,22 @@ func (p *proof) excused(t *topic, a *alignment, sends []int32) bool {
 	if l == nil {
 		return false
 	}
+	var last, next *stream.ID
+	if before > 0 {
+		last = &p.ids[a.records[before-1].stream]
+	}
+	if behind < len(a.records) {
+		next = &p.ids[a.records[behind].stream]
+	}
 	for id, gone := range l.gone {
+		if t.lanes != 0 && !t.lanes.has(id.Lane) || last != nil && next != nil && last.Epoch == next.Epoch && id.Epoch != last.Epoch {
+			continue
+		}
 		within := stream.Range{First: 1, Last: gone.Max()}
-		if before > 0 && p.ids[a.records[before-1].stream] == id {
+		if last != nil && *last == id {
 			within.First = a.records[before-1].seq + 1
 		}
-		if behind < len(a.records) && p.ids[a.records[behind].stream] == id {
+		if next != nil && *next == id {
 			within.Last = min(within.Last, a.records[behind].seq-1)
 		}
 		if within.First <= within.Last && gone.Overlaps(within) {
