@@ -29,6 +29,7 @@ type bridge struct {
 	log     *slog.Logger
 	slow    *slowdown
 	stats   bridgeStats
+	comings comings
 
 	checking sync.Mutex // one expel at a time
 
@@ -67,7 +68,7 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
 	}
 	b.stats.connects.Add(1)
-	b.log.Info("device connected", "device", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
+	b.say("device connected", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
 	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()
@@ -272,7 +273,16 @@ func (s *session) Close(reason error) {
 	delete(s.bridge.sessions, s)
 	s.bridge.mu.Unlock()
 	s.ingest.Close()
-	s.bridge.log.Info("device disconnected", "device", s.device, "reason", reason)
+	s.bridge.say("device disconnected", s.device, "reason", reason)
+}
+
+// say writes that a device comes or goes, which it may do at any rate.
+func (b *bridge) say(msg, device string, args ...any) {
+	level, leftOut := b.comings.level(device, time.Now())
+	if leftOut > 0 {
+		args = append(args, "left_out", leftOut)
+	}
+	b.log.Log(context.Background(), level, msg, append([]any{"device", device}, args...)...)
 }
 
 // result is a PUBACK of an outcome.
