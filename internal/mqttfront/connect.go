@@ -266,9 +266,13 @@ func (c *conn) takeSession(h *hello, peer *Peer, expiry time.Duration) (present 
 		changes = append(changes, c.will.storedAs(c.id))
 	}
 	if err := c.saveNow(changes); err != nil {
-		c.will = nil
-		if !present {
+		// What was not answered for may be kept all the same.
+		c.dropWill()
+		switch {
+		case !present:
 			s.end()
+		case s.stored:
+			c.f.save([]Change{s.storedAs(s.expiresAfter())}, nil)
 		}
 		return false, fmt.Errorf("store the session: %w", err)
 	}

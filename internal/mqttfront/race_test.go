@@ -2,6 +2,7 @@ package mqttfront
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -114,5 +115,55 @@ func TestSpokenStrangersStay(t *testing.T) {
 	for _, c := range all {
 		c.expect(typeConnack << 4)
 		c.ping()
+	}
+}
+
+// lateStore keeps what it is given, and answers one Save, once armed, only when
+// the test does.
+type lateStore struct {
+	*journal
+	armed atomic.Bool
+	late  chan func(error)
+}
+
+func (s *lateStore) Save(changes []Change, done func(error)) {
+	if done != nil && s.armed.CompareAndSwap(true, false) {
+		defer func(done func(error)) { s.late <- done }(done)
+		done = nil
+	}
+	s.journal.Save(changes, done)
+}
+
+// A client that is taken over while its CONNECT is being stored leaves nothing of
+// it behind: no will that was never in force, no other expiry of the session.
+func TestTakenOverWhileStored(t *testing.T) {
+	for name, first := range map[string]bool{"new session": false, "session that was there": true} {
+		t.Run(name, func(t *testing.T) {
+			j := &lateStore{journal: newJournal(), late: make(chan func(error), 1)}
+			s := start(t, newFake(), Options{Store: j})
+			if first {
+				connect(t, s.addr, persistent).disconnect()
+			}
+			o := persistent
+			o.props, o.willTopic, o.will = nil, "will", "never in force"
+			j.armed.Store(true)
+			old := dial(t, s.addr)
+			old.send2(connectPacket(o))
+			done := <-j.late
+			was, c := present(t, s, persistent)
+			if was != first {
+				t.Errorf("session present: %v", was)
+			}
+			done(nil)
+			old.Close()
+			c.disconnect()
+			if n := j.keys("w/"); len(n) != 0 {
+				t.Errorf("wills stored: %q", n)
+			}
+			s, _ = stored(t, s.crash(j.journal, 0), Options{})
+			if was, _ := present(t, s, persistent); !was {
+				t.Error("the session is gone after a restart")
+			}
+		})
 	}
 }
