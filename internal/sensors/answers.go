@@ -3,6 +3,7 @@ package sensors
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/pkg/buffer"
@@ -53,7 +54,7 @@ func kindOf(err error) uint32 {
 
 // answers logs when the buffer begins or ceases to refuse messages.
 func (s *Sensors) answers(err error) {
-	if kind, news := changed(&s.refusing, err); !news {
+	if kind, news := s.changed(&s.refusing, err); !news {
 		return
 	} else if err != nil {
 		s.log.Error("buffer takes no messages", "reason", answerNames[kind], "error", err)
@@ -62,12 +63,30 @@ func (s *Sensors) answers(err error) {
 	}
 }
 
+// lastAnswer is of what kind the last answer of the buffer was, so that a change
+// is logged once and not for each.
+type lastAnswer struct {
+	kind atomic.Uint32
+	told atomic.Int64 // when it was last said that the map is full, ns of the process
+}
+
+// fullAgain is the least time between two lines that say the map is full. At its
+// limit sensors fill and free it by turns: beside each message of QoS 2 that is
+// refused stands a release that makes room, or a message that needs none.
+const fullAgain = time.Minute
+
 // changed reports whether err is of another kind than the one before. ErrBusy is
 // load, not news, and a message that is too large is the sensor's affair.
-func changed(last *atomic.Uint32, err error) (kind uint32, news bool) {
+func (s *Sensors) changed(last *lastAnswer, err error) (kind uint32, news bool) {
 	kind = kindOf(err)
-	if kind == answerBusy || kind == answerTooLarge || last.Load() == kind {
+	if kind == answerBusy || kind == answerTooLarge || last.kind.Load() == kind {
 		return kind, false
 	}
-	return kind, last.Swap(kind) != kind
+	if kind == answerStateFull {
+		now, told := s.denials.elapsed(), last.told.Load()
+		if told != 0 && now-told < int64(fullAgain) || !last.told.CompareAndSwap(told, max(now, 1)) {
+			return kind, false
+		}
+	}
+	return kind, last.kind.Swap(kind) != kind
 }

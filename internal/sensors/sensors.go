@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 
 	"github.com/packetboat/packetboat/internal/acl"
 	"github.com/packetboat/packetboat/internal/mqttfront"
@@ -71,8 +70,8 @@ type Sensors struct {
 	clock *Clock
 	n     counters
 	// refusing is the last answer of the buffer to a message, unsaved that to a
-	// change of a session alone, so that a change is logged once and not for each.
-	refusing, unsaved atomic.Uint32
+	// change of a session alone.
+	refusing, unsaved lastAnswer
 	denials           throttle
 
 	mu       sync.Mutex

@@ -41,7 +41,7 @@ func (t store) saved(err error, done func(error)) {
 		s.n.unsaved.Add(1)
 		err = fmt.Errorf("save sessions: %w", err)
 	}
-	if kind, news := changed(&s.unsaved, err); news && err != nil {
+	if kind, news := s.changed(&s.unsaved, err); news && err != nil {
 		s.log.Error("sessions, retained messages and wills cannot be saved", "reason", answerNames[kind], "error", err)
 	} else if news {
 		s.log.Info("sessions, retained messages and wills are saved again")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/mqttfront"
@@ -177,4 +178,46 @@ func TestClockNow(t *testing.T) {
 	if m := c.Now(); m.Quality != stream.TimeUnknown || m.Boot != a.Boot || m.Mono < b.Mono {
 		t.Errorf("%+v", m)
 	}
+}
+
+// A map at its limit refuses one change and takes the next, over and over: the
+// log says so at most once a minute, each time with its end.
+func TestMapAtItsLimitIsToldOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, log := &fakeBuffer{}, &bytes.Buffer{}
+		s, err := New(b, Options{AllowAnonymous: true, Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _ := admit(t, s, &mqttfront.Peer{ClientID: "c"})
+		change := []mqttfront.Change{{Key: "q/1", Value: []byte{1}}}
+		turns := func() {
+			for range 100 {
+				for _, b.refuse = range []error{buffer.ErrStateFull, nil} {
+					c.Publish(&mqttfront.Publish{Topic: "a", QoS: 2, Save: change}, func(mqttfront.Result) {})
+					s.Store().Save(change, nil)
+					for _, done := range b.pending {
+						done(stream.Position{}, nil)
+					}
+					b.pending = nil
+				}
+			}
+		}
+		want := func(minutes int) {
+			t.Helper()
+			for _, line := range []string{"takes no messages", "takes messages again", "cannot be saved", "are saved again"} {
+				if n := strings.Count(log.String(), line); n != minutes {
+					t.Errorf("%q stands %d times in the log, want %d", line, n, minutes)
+				}
+			}
+		}
+		turns()
+		want(1)
+		<-time.After(fullAgain + time.Second)
+		turns()
+		want(2)
+		if st := s.Stats(); st.Refused["state_full"] != 200 || st.Unsaved != 200 {
+			t.Errorf("%+v", st)
+		}
+	})
 }
