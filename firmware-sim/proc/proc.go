@@ -161,17 +161,7 @@ func build(ctx context.Context, dir string) error {
 	if !exists(filepath.Join(root, "cmd", "edge")) {
 		return errors.New("neither packetboat-edge and packetboat-hub nor their source are here: say where with --bin, or run from the repository")
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return fmt.Errorf("building the programs: %w", err)
-	}
-	for name, pkg := range map[string]string{"packetboat-edge": "./cmd/edge", "packetboat-hub": "./cmd/hub"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), pkg)
-		cmd.Dir = root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w\n%s", name, err, out)
-		}
-	}
-	return nil
+	return Build(ctx, root, dir, map[string]string{"packetboat-edge": "./cmd/edge", "packetboat-hub": "./cmd/hub"})
 }
 
 // Ready asks an HTTP address whether its program is ready.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -131,6 +132,31 @@ func TestProgramsOfAFolder(t *testing.T) {
 	edge, hub, err := Programs(t.Context(), "/opt/x", "")
 	if err != nil || edge != "/opt/x/packetboat-edge" || hub != "/opt/x/packetboat-hub" {
 		t.Error(edge, hub, err)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"go.mod": "module example.org/x\n", "x/main.go": "package main\n\nfunc main() { println(42) }\n"} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Build(t.Context(), dir, dir, map[string]string{"program": "./x"}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "program")).CombinedOutput(); err != nil || string(out) != "42\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if err := Build(t.Context(), dir, dir, map[string]string{"none": "./none"}); err == nil {
+		t.Error("builds what is not there")
+	}
+	if err := LookAtSources(filepath.Join("..", "..")); err != nil {
+		t.Error(err)
+	}
+	if err := LookAtSources(dir); err == nil {
+		t.Error("sees sources where there are none")
 	}
 }
 

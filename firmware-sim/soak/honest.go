@@ -2,12 +2,9 @@ package soak
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,18 +38,8 @@ type honest struct {
 	displays atomic.Int64 // connections of the display
 }
 
-func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
+func newHonest(w *world, o Options) (_ *honest, err error) {
 	h := &honest{w: w, done: make(chan struct{}), silence: func() {}, leave: func() {}}
-	mix, words, err := h.spoken(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := os.ReadFile(w.path("cert.pem"))
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate: %w", err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(cert)
 	if h.writer, err = receipts.Append(w.path("receipts")); err != nil {
 		return nil, err
 	}
@@ -60,35 +47,20 @@ func newHonest(ctx context.Context, w *world, o Options) (*honest, error) {
 		d, err := signals.New(signals.Options{Profile: "steady", Name: name(i), Seed: o.Seed, Rate: o.Rate / sensors, Start: time.Now()})
 		if err == nil {
 			h.fleets[i], err = fleet.New([]fleet.Client{{ID: name(i), Source: fleet.FromDevice(d, 0)}}, fleet.Options{
-				Broker: door, Version: byte(4 + i%2), TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-				Username: "honest", Password: w.honestPassword, Mix: mix, Window: 50, Speed: 1, Receipts: h.writer,
+				Broker: door, Version: byte(4 + i%2), TLS: w.cert.Client,
+				Username: "honest", Password: w.honestPassword, Mix: []byte{1, 2}, Window: 50, Speed: 1, Receipts: h.writer,
 			})
 		}
 		if err != nil {
 			return nil, errors.Join(err, h.writer.Close())
 		}
 	}
-	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, %s, over TCP, TLS and WebSocket, and a display", sensors, o.Rate, words)
+	h.what = fmt.Sprintf("%d honest sensors, %.0f messages/s, QoS 1 and 2, over TCP, TLS and WebSocket, and a display", sensors, o.Rate)
 	return h, nil
 }
 
 // name is that of a sensor, and the first level of its topics.
 func name(i int) string { return fmt.Sprintf("honest-%d", i+1) }
-
-// spoken asks the edge which qualities of service it speaks.
-func (h *honest) spoken(ctx context.Context) (mix []byte, words string, err error) {
-	c, ack, err := h.connect(ctx, nil)
-	if err != nil {
-		return nil, "", fmt.Errorf("asking the edge what it speaks: %w", err)
-	}
-	if err := c.Disconnect(&paho.Disconnect{}); err != nil {
-		return nil, "", fmt.Errorf("leaving the edge: %w", err)
-	}
-	if p := ack.Properties; p != nil && p.MaximumQoS != nil && *p.MaximumQoS < 2 {
-		return []byte{1}, "QoS 1 (the edge speaks no QoS 2)", nil
-	}
-	return []byte{1, 2}, "QoS 1 and 2", nil
-}
 
 // begin lets everybody speak until silence and leave.
 func (h *honest) begin(ctx context.Context) {
@@ -132,7 +104,7 @@ func (h *honest) display(ctx context.Context) {
 
 // look is one connection of the display.
 func (h *honest) look(ctx context.Context) error {
-	c, _, err := h.connect(ctx, func(paho.PublishReceived) (bool, error) {
+	c, err := h.connect(ctx, func(paho.PublishReceived) (bool, error) {
 		h.shown.Add(1)
 		return true, nil
 	})
@@ -156,23 +128,21 @@ func (h *honest) look(ctx context.Context) error {
 	}
 }
 
-func (h *honest) connect(ctx context.Context, received func(paho.PublishReceived) (bool, error)) (*paho.Client, *paho.Connack, error) {
+func (h *honest) connect(ctx context.Context, received func(paho.PublishReceived) (bool, error)) (*paho.Client, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
 	nc, err := d.DialContext(ctx, "tcp", h.w.mqtt)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	conf := paho.ClientConfig{Conn: nc, PacketTimeout: 30 * time.Second}
-	if received != nil {
-		conf.OnPublishReceived = append(conf.OnPublishReceived, received)
-	}
-	c := paho.NewClient(conf)
-	ack, err := c.Connect(ctx, &paho.Connect{
-		ClientID: "display", KeepAlive: 10, CleanStart: true, UsernameFlag: true, Username: "honest", PasswordFlag: true, Password: []byte(h.w.honestPassword),
+	c := paho.NewClient(paho.ClientConfig{
+		Conn: nc, PacketTimeout: 30 * time.Second, OnPublishReceived: []func(paho.PublishReceived) (bool, error){received},
 	})
-	if err != nil {
-		_ = nc.Close()
-		return nil, nil, fmt.Errorf("connecting: %w", err)
+	hello := &paho.Connect{
+		ClientID: "display", KeepAlive: 10, CleanStart: true, UsernameFlag: true, Username: "honest", PasswordFlag: true, Password: []byte(h.w.honestPassword),
 	}
-	return c, ack, nil
+	if _, err := c.Connect(ctx, hello); err != nil {
+		_ = nc.Close()
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	return c, nil
 }

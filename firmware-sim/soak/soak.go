@@ -111,7 +111,7 @@ func prepare(ctx context.Context, o Options) (_ *soak, err error) {
 	if s.behaviours, err = s.choose(); err != nil {
 		return nil, err
 	}
-	s.honest, err = newHonest(ctx, s.world, o)
+	s.honest, err = newHonest(s.world, o)
 	return s, err
 }
 

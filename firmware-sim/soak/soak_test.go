@@ -5,10 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/packetboat/packetboat/firmware-sim/proc"
+	"github.com/packetboat/packetboat/firmware-sim/prove"
 	"github.com/packetboat/packetboat/internal/rig/hostile"
 	"github.com/packetboat/packetboat/internal/rig/receipts"
 )
@@ -45,19 +46,12 @@ func binaries(t *testing.T) string {
 	t.Helper()
 	programs.Do(func() {
 		programs.dir, programs.err = os.MkdirTemp("", "packetboat-soak")
-		for name, pkg := range map[string]string{"packetboat-edge": "cmd/edge", "packetboat-hub": "cmd/hub"} {
-			if programs.err != nil {
-				return
-			}
-			c := exec.Command("go", "build", "-o", filepath.Join(programs.dir, name), "./"+pkg)
-			c.Dir = filepath.Join("..", "..")
-			c.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if strconv.IntSize == 32 && name == "packetboat-hub" {
-				c.Env = append(c.Env, "GOARCH=amd64") // its log needs 64 bits; the edge is what is tested
-			}
-			if out, err := c.CombinedOutput(); err != nil {
-				programs.err = fmt.Errorf("%w\n%s", err, out)
-			}
+		root := filepath.Join("..", "..")
+		if programs.err == nil {
+			programs.err = proc.Build(context.Background(), root, programs.dir, map[string]string{"packetboat-edge": "./cmd/edge", "packetboat-hub": "./cmd/hub"})
+		}
+		if programs.err == nil {
+			programs.err = proc.LookAtSources(root)
 		}
 	})
 	if programs.err != nil {
@@ -131,6 +125,28 @@ func TestSoakTurnsRed(t *testing.T) {
 				t.Fatalf("%v, want %q\n%s", err, c.want, &out)
 			}
 		})
+	}
+}
+
+// A run that shows nothing, or whose copies only lost sessions excuse, is red.
+func TestJudge(t *testing.T) {
+	for want, change := range map[string]func(*soak, *prove.Report){
+		"":                             func(*soak, *prove.Report) {},
+		"or with QoS 2":                func(_ *soak, r *prove.Report) { r.QoS2.Acknowledged = 0 },
+		"sensors with QoS 1":           func(_ *soak, r *prove.Report) { r.QoS2.Acknowledged = r.Acknowledged },
+		"nothing was shown":            func(s *soak, _ *prove.Report) { s.seen.shown.count = 0 },
+		"the edge forgot sessions":     func(_ *soak, r *prove.Report) { r.QoS2.InSeveralSessions = 1 },
+		"1 messages cannot be decided": func(_ *soak, r *prove.Report) { r.Undecidable = 1 },
+		"was never read":               func(s *soak, _ *prove.Report) { s.seen.readings = 0 },
+	} {
+		s := &soak{o: Options{Out: io.Discard}}
+		s.seen.shown.count, s.seen.readings = 1, 1
+		r := &prove.Report{Acknowledged: 2, QoS2: prove.QoS2{Acknowledged: 1}}
+		change(s, r)
+		s.judge(r)
+		if said := strings.Join(s.broken, "; "); (want == "") != (said == "") || !strings.Contains(said, want) {
+			t.Errorf("it says %q, want %q", said, want)
+		}
 	}
 }
 

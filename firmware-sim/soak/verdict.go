@@ -34,7 +34,7 @@ func (s *soak) verdict(ctx context.Context) error {
 	if err := s.askHub(ctx); err != nil {
 		return err
 	}
-	s.judge(report.Acknowledged)
+	s.judge(report)
 	edge, kills := s.world.running()
 	if err := edge.Stop(); err != nil {
 		s.breaks("the edge does not stop in order: %v", err)
@@ -51,10 +51,16 @@ func (s *soak) verdict(ctx context.Context) error {
 }
 
 // judge looks for what would make the run worth nothing.
-func (s *soak) judge(acknowledged int64) {
+func (s *soak) judge(r *prove.Report) {
 	o := &s.seen
-	if acknowledged == 0 || o.shown.count == 0 {
-		s.breaks("nothing was acknowledged to honest sensors, or nothing was shown")
+	if r.QoS2.Acknowledged == 0 || r.QoS2.Acknowledged == r.Acknowledged || o.shown.count == 0 {
+		s.breaks("nothing was acknowledged to honest sensors with QoS 1, or with QoS 2, or nothing was shown")
+	}
+	if n := r.QoS2.InSeveralSessions; n > 0 { // else copies of them would be excused
+		s.breaks("the edge forgot sessions of honest sensors: %d messages were sent in several", n)
+	}
+	if r.Undecidable > 0 {
+		s.breaks("%d messages cannot be decided, although no two payloads are equal", r.Undecidable)
 	}
 	if o.readings == 0 {
 		s.breaks("the memory of the edge was never read")

@@ -2,15 +2,7 @@ package soak
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -34,6 +26,7 @@ type world struct {
 	hubMQTT, hubHTTP                 string
 	mqtt, mqtts, ws, http            string // of the edge
 	honestPassword, strangerPassword string
+	cert                             *proc.Certificate
 	client                           *httpapi.Client
 	hub                              *proc.Process
 
@@ -50,7 +43,7 @@ func build(ctx context.Context, o Options) (*world, error) {
 		return nil, fmt.Errorf("finding the folder: %w", err)
 	}
 	w := &world{dir: dir}
-	for _, name := range []string{"receipts", "hub-data", "edge-data", "hub.log", "edge.log", "edge.yaml", "users", "acl", "cert.pem", "key.pem"} {
+	for _, name := range []string{"receipts", "hub-data", "edge-data", "hub.log", "edge.log", "edge.yaml", "users", "acl", "server.pem", "server-key.pem"} {
 		if err := os.RemoveAll(w.path(name)); err != nil {
 			return nil, fmt.Errorf("emptying the folder: %w", err)
 		}
@@ -86,8 +79,8 @@ func (w *world) configure(ctx context.Context) (err error) {
 		}
 		*password = strings.TrimSpace(string(out))
 	}
-	if err := w.certificate(); err != nil {
-		return fmt.Errorf("making a certificate: %w", err)
+	if w.cert, err = proc.NewCertificate(w.dir); err != nil {
+		return err
 	}
 	acl := "user honest\ntopic readwrite #\n\nuser guest\ntopic readwrite hostile/#\n"
 	if err := os.WriteFile(w.path("acl"), []byte(acl), 0o600); err != nil {
@@ -103,7 +96,7 @@ sensors:
 lanes:
   - {name: drop, filters: ["hostile/unread/#"]}
 hub: {urls: ["tcp://%s"]}
-`, device, w.path("edge-data"), w.mqtt, w.mqtts, w.ws, w.http, w.path("users"), w.path("acl"), w.path("cert.pem"), w.path("key.pem"), w.hubMQTT)
+`, device, w.path("edge-data"), w.mqtt, w.mqtts, w.ws, w.http, w.path("users"), w.path("acl"), w.cert.File, w.cert.Key, w.hubMQTT)
 	if err := os.WriteFile(w.path("edge.yaml"), []byte(text), 0o600); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
@@ -111,29 +104,6 @@ hub: {urls: ["tcp://%s"]}
 		return fmt.Errorf("checking the configuration: %w\n%s", err, out)
 	}
 	return nil
-}
-
-// certificate makes one for this machine, which nobody vouches for.
-func (w *world) certificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "edge"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(72 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(w.path("cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600),
-		os.WriteFile(w.path("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
 // start starts both, the hub first.
