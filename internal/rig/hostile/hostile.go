@@ -168,8 +168,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 // id gives a client id of this behaviour.
 func (t *tally) id(i int) string { return fmt.Sprintf("hostile-%s-%d", t.r.Behaviour, i) }
 
-// each is a behaviour that enters once per case, sends it and listens. The
-// cases alternate in nothing else; version 0 means both.
+// each is a behaviour that enters once per case, sends it and listens, in both
+// versions of MQTT.
 func each(cases func(t *tally, version byte) [][]byte) func(ctx context.Context, t *tally) {
 	return func(ctx context.Context, t *tally) {
 		for _, version := range []byte{4, 5} {
