@@ -2,7 +2,9 @@ package hub
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -57,4 +59,25 @@ func TestLoopingDeviceDoesNotFillTheLog(t *testing.T) {
 	if n < comingsLines || n > 2*comingsLines {
 		t.Errorf("%d lines for %d connections:\n%s", n, connects, out.String())
 	}
+}
+
+// What a stranger does wrong again and again is one line of the log; the metrics
+// say how many there were more.
+func TestLinesLeftOutAreCounted(t *testing.T) {
+	h := runHub(t, testConfig(t.TempDir()))
+	for range 3 {
+		c, err := net.Dial("tcp", h.mqttAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, c) // until the hub closes it
+		_ = c.Close()
+	}
+	await(t, "the lines to be counted", func() bool {
+		_, text := get(t, "http://"+h.HTTPAddr().String()+"/metrics")
+		return strings.Contains(text, "\npacketboat_hub_mqtt_log_lines_left_out_total 2\n")
+	})
 }

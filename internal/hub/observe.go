@@ -139,6 +139,7 @@ func (h *Hub) emitFront(e *obs.Emit) {
 	e.Counter("mqtt_ack_failures_total", "Such writes that failed; each ended its connection.", float64(s.AckFailures))
 	e.Counter("mqtt_stalls_total", "Times reading from a device stopped because a bound was reached.", float64(s.Stalls))
 	byLabel(e, "mqtt_limit_hits_total", "Times a limit of the MQTT front was met.", "limit", s.Limits)
+	e.Counter("mqtt_log_lines_left_out_total", "Lines not written because there were too many like them.", float64(s.LinesKept))
 	byLabel(e, "mqtt_protocol_errors_total", "Connections ended for breaking MQTT.", "error", s.ProtocolErrors)
 }
 
