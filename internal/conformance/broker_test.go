@@ -1,10 +1,10 @@
 package conformance
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/packetboat/packetboat/firmware-sim/proc"
 )
 
 // patience is how long what must happen may take on a busy machine. It bounds a
@@ -44,49 +46,21 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for _, b := range []struct {
-		path *string
-		pkg  string
-	}{{&edgeBinary, "./cmd/edge"}, {&hubBinary, "./cmd/hub"}} {
-		if *b.path != "" {
-			continue
+	programs := map[string]string{}
+	for path, pkg := range map[*string]string{&edgeBinary: "./cmd/edge", &hubBinary: "./cmd/hub"} {
+		if *path == "" {
+			*path = filepath.Join(dir, filepath.Base(pkg))
+			programs[filepath.Base(pkg)] = pkg
 		}
-		*b.path = filepath.Join(dir, filepath.Base(b.pkg))
-		c := exec.Command("go", "build", "-o", *b.path, b.pkg)
-		c.Dir = filepath.Join("..", "..")
-		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if b.pkg == "./cmd/hub" && runtime.GOARCH == "386" {
-			c.Env = append(c.Env, "GOARCH=amd64") // its log needs 64 bits
-		}
-		if out, err := c.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", b.pkg, err, out)
-			return 1
-		}
+	}
+	if err := proc.Build(context.Background(), filepath.Join("..", ".."), dir, programs); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	return m.Run()
 }
 
-// lookAtSources opens every source file of the binaries. The go command notes
-// what a test opens: else it would call a test passed, from its cache, that ran
-// with binaries of other sources.
-var lookAtSources = sync.OnceValue(func() error {
-	for _, dir := range []string{"cmd", "internal", "pkg", "proto", "go.mod"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-})
+var lookAtSources = sync.OnceValue(func() error { return proc.LookAtSources(filepath.Join("..", "..")) })
 
 func mosquittoInstead() bool { return os.Getenv("PACKETBOAT_CONFORMANCE_MOSQUITTO") != "" }
 

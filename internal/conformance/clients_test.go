@@ -2,26 +2,18 @@ package conformance
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
+	"github.com/packetboat/packetboat/firmware-sim/proc"
 	"github.com/packetboat/packetboat/internal/rig/rawmqtt"
 )
 
@@ -38,47 +30,13 @@ func allDoors(t *testing.T) *doors {
 	if mosquittoInstead() {
 		t.Skip("mosquitto is started with one listener")
 	}
-	dir := t.TempDir()
-	d := &doors{mqtts: freePort(t), ws: freePort(t), wss: freePort(t), ca: filepath.Join(dir, "cert.pem")}
-	key := filepath.Join(dir, "key.pem")
-	d.roots = certificate(t, d.ca, key)
-	d.broker = newBroker(t, fmt.Sprintf("listen: {mqtt: 'MQTT_ADDR', http: 'HTTP_ADDR', mqtts: '%s', ws: '%s', wss: '%s'}\nsensors: {tls: {cert_file: '%s', key_file: '%s'}}", d.mqtts, d.ws, d.wss, d.ca, key))
+	cert, err := proc.NewCertificate(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &doors{mqtts: freePort(t), ws: freePort(t), wss: freePort(t), ca: cert.File, roots: cert.Client}
+	d.broker = newBroker(t, fmt.Sprintf("listen: {mqtt: 'MQTT_ADDR', http: 'HTTP_ADDR', mqtts: '%s', ws: '%s', wss: '%s'}\nsensors: {tls: {cert_file: '%s', key_file: '%s'}}", d.mqtts, d.ws, d.wss, cert.File, cert.Key))
 	return d
-}
-
-// certificate writes a certificate for 127.0.0.1 that signs itself, and its key,
-// and returns the configuration that trusts it.
-func certificate(t *testing.T, certFile, keyFile string) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "edge"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, b := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(b), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
 func (d *doors) targets() map[string]string {

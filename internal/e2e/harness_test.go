@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/packetboat/packetboat/firmware-sim/proc"
 )
 
 // patience is how long a condition may take on a busy machine before a test
@@ -33,44 +35,16 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for name, pkg := range map[string]string{"packetboat-edge": "./cmd/edge", "packetboat-hub": "./cmd/hub", "packetboat-sim": "./firmware-sim"} {
-		c := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
-		c.Dir = filepath.Join("..", "..")
-		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if name == "packetboat-hub" && runtime.GOARCH == "386" {
-			c.Env = append(c.Env, "GOARCH=amd64") // its log needs 64 bits; the edge is what is tested
-		}
-		if out, err := c.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
-			return 1
-		}
+	programs := map[string]string{"packetboat-edge": "./cmd/edge", "packetboat-hub": "./cmd/hub", "packetboat-sim": "./firmware-sim"}
+	if err := proc.Build(context.Background(), filepath.Join("..", ".."), dir, programs); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	bin = dir
 	return m.Run()
 }
 
-// lookAtSources opens every source file of the binaries. The go command notes
-// what a test opens: else it would call a test passed, from its cache, that ran
-// with binaries of other sources. It does so only while tests run, not in
-// TestMain before.
-var lookAtSources = sync.OnceValue(func() error {
-	for _, dir := range []string{"cmd", "firmware-sim", "internal", "pkg", "proto", "go.mod"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-})
+var lookAtSources = sync.OnceValue(func() error { return proc.LookAtSources(filepath.Join("..", "..")) })
 
 // process is a binary that runs; its test ends it.
 type process struct {
