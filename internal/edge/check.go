@@ -15,6 +15,7 @@ import (
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/gate"
 	"github.com/packetboat/packetboat/internal/pki"
+	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -24,6 +25,9 @@ func (c *Config) Check(r *config.Report) {
 		if n := l.get(c); n < l.least || n > l.most {
 			r.Add(l.key, fmt.Sprintf("is out of range: %s to %s", l.text(l.least), l.text(l.most)), l.why)
 		}
+	}
+	if n, most := int64(c.Buffer.MaxState), buffer.MaxState(int64(c.Buffer.MaxBytes)); n > most && most > 0 && n <= buffer.MaxStateBytes {
+		r.Add("buffer.max_state", "is more than the journal has room for: "+size(most&^1023), "write 0 to let it choose, or raise buffer.max_bytes")
 	}
 	switch {
 	case c.Device == "":

@@ -32,7 +32,7 @@ var limits = []struct {
 	{"sensors.max_keep_alive", func(c *Config) int64 { return int64(c.Sensors.MaxKeepAlive) }, 0, int64(65_535 * time.Second), span, "MQTT counts it in seconds, up to 65,535; 0 is no bound"},
 	{"buffer.max_bytes", func(c *Config) int64 { return int64(c.Buffer.MaxBytes) }, 16 << 20, 1 << 40, size, "the journal is made of segments of a few MiB"},
 	{"buffer.lazy_sync", func(c *Config) int64 { return int64(c.Buffer.LazySync) }, int64(time.Millisecond), int64(time.Minute), span, "a power cut costs the QoS 0 messages of this time"},
-	{"buffer.max_state", func(c *Config) int64 { return int64(c.Buffer.MaxState) }, 0, 1 << 32, size, "it is a part of max_bytes with an index in memory; 0 chooses"},
+	{"buffer.max_state", func(c *Config) int64 { return int64(c.Buffer.MaxState) }, 0, buffer.MaxStateBytes, size, "it is a part of max_bytes with an index in memory; 0 chooses"},
 	{"hub.keep_alive", func(c *Config) int64 { return int64(c.Hub.KeepAlive) }, int64(time.Second), int64(18 * time.Hour), span, "MQTT counts it in seconds, up to 65,535"},
 }
 

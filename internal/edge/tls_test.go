@@ -51,6 +51,9 @@ func TestDoorViolations(t *testing.T) {
 		"sensors: {acl_file: DIR/none}\n": {"sensors.acl_file: read the acl: "},
 		"sensors: {max_sessions: -1, session_expiry: 0s, max_topic_levels: 200, max_retained_bytes: 1B, accept_rate: -5}\nbuffer: {max_state: 8GiB}\n": {
 			"max_sessions: is out of range", "session_expiry: is out", "max_topic_levels: is out of range: 1 to 128", "max_retained_bytes: is out", "accept_rate: is out", "max_state: is out"},
+		"buffer: {max_state: 65MiB}\n":                  {"buffer.max_state: is out of range: 0B to 64MiB"},
+		"buffer: {max_bytes: 16MiB, max_state: 8MiB}\n": {"buffer.max_state: is more than the journal has room for: 2457KiB"},
+		"buffer: {max_bytes: 16MiB, max_state: 2MiB}\n": {},
 	} {
 		_, err := load(t, least+strings.ReplaceAll(text, "DIR", a.dir))
 		errs, ok := errors.AsType[*config.Errors](err)

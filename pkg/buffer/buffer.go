@@ -165,10 +165,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("the journal's limit is %d bytes: it needs at least %d", o.MaxBytes, minSegments*minSegmentBytes)
 	}
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = max(defaultSegment, roundUp(o.MaxBytes/1024))
-		if o.MaxBytes/8 < o.SegmentBytes {
-			o.SegmentBytes = max(minSegmentBytes, o.MaxBytes/8&^(pageSize-1))
-		}
+		o.SegmentBytes = chosenSegment(o.MaxBytes)
 	}
 	n := o.MaxBytes / max(o.SegmentBytes, 1)
 	switch {
@@ -192,6 +189,15 @@ func (o *Options) complete() error {
 		}
 	}
 	return nil
+}
+
+// chosenSegment is the size of segments where none is asked for.
+func chosenSegment(maxBytes int64) int64 {
+	size := max(defaultSegment, roundUp(maxBytes/1024))
+	if maxBytes/8 < size {
+		size = max(minSegmentBytes, maxBytes/8&^(pageSize-1))
+	}
+	return size
 }
 
 // Close closes the files and gives up the lock. Run must have returned; what

@@ -12,9 +12,8 @@ import (
 // The map's arithmetic. Each entry counts entryCharge beside its key and value:
 // its place in memory, what frames it on flash and its bit in a snapshot.
 const (
-	entryCharge     = 64
-	entryOverhead   = 8 // on flash, beside key and value, at most
-	defaultMaxState = 64 << 20
+	entryCharge   = 64
+	entryOverhead = 8 // on flash, beside key and value, at most
 	// stateSegments × SegmentBytes bounds the map, so that the bits of all slots
 	// fit a snapshot.
 	stateSegments = 16
@@ -26,10 +25,20 @@ const (
 // segments of nothing but entries live above two fifths.
 func stateSpan(n, segment int64) int { return int((5*n + 2*segment - 1) / (2 * segment)) }
 
+// MaxStateBytes bounds Options.MaxState, however large the journal is.
+const MaxStateBytes = 64 << 20
+
+// MaxState is the largest Options.MaxState for a journal of maxBytes in segments
+// of the size that Open chooses; 0 or less: such a journal is too small.
+func MaxState(maxBytes int64) int64 {
+	segment := chosenSegment(maxBytes)
+	return maxState(maxBytes/segment, segment)
+}
+
 // maxState is the largest map that n segments can hold beside a head, what is
 // kept back, and two for messages.
 func maxState(n, segment int64) int64 {
-	return min((n-minSegments+1)*segment*2/5, stateSegments*segment, defaultMaxState)
+	return min((n-minSegments+1)*segment*2/5, stateSegments*segment, MaxStateBytes)
 }
 
 // keyPlace is where the newest value of a key stands.

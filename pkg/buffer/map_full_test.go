@@ -288,3 +288,20 @@ func TestCondensingEnds(t *testing.T) {
 		})
 	}
 }
+
+// MaxState says what Open takes, so that a configuration can be checked before.
+func TestMaxStateIsWhatOpenTakes(t *testing.T) {
+	for _, limit := range []int64{minSegments * minSegmentBytes, 1 << 20, 16 << 20, 100 << 20, 1 << 30, 1 << 40} {
+		most := MaxState(limit)
+		good, bad := Options{Dir: "d", MaxBytes: limit, MaxState: most}, Options{Dir: "d", MaxBytes: limit, MaxState: most + 1}
+		if err := good.complete(); err != nil || most <= 0 || most > MaxStateBytes {
+			t.Errorf("%d of %d: %v", most, limit, err)
+		}
+		if bad.complete() == nil {
+			t.Errorf("%d of %d is taken", most+1, limit)
+		}
+	}
+	if n := MaxState(minSegments*minSegmentBytes - 1); n > MaxState(minSegments*minSegmentBytes) {
+		t.Errorf("%d of a journal that is too small", n)
+	}
+}
