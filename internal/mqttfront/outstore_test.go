@@ -54,6 +54,19 @@ func TestSubscriptionsAreDurable(t *testing.T) {
 	}
 }
 
+// A SUBACK or UNSUBACK that the Store cannot stand for is not given.
+func TestSubscriptionsAreNotAcknowledgedUnsaved(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{FanOut: true})
+	for first, rest := range map[byte][]byte{0x82: {0}, 0xA2: nil} {
+		c := connect(t, s.addr, persistent)
+		j.setFail(errDisk)
+		c.send(packet(first, u16(1), []byte{0}, str("a"), rest))
+		c.expectDisconnect(UnspecifiedError)
+		j.setFail(nil)
+	}
+}
+
 // A client that wants no session costs the Store nothing, and one that ends
 // leaves nothing behind.
 func TestNothingIsStoredForNobody(t *testing.T) {
@@ -116,6 +129,29 @@ func TestSavedLazily(t *testing.T) {
 			t.Errorf("QoS %d: stored when answered %q", qos, got)
 		}
 	}
+}
+
+// When the Store has a QoS 2 message, PUBREL leaves only when the Store knows of
+// the PUBREC: or a restart would send the message again.
+func TestPubrelWaitsForTheStore(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{FanOut: true})
+	s.stopTicks()
+	sub := connect(t, s.addr, persistent)
+	sub.subscribe(1, "t", 2)
+	connect(t, s.addr, connectOptions{id: "pub"}).tell("t", "x", 2, 0)
+	g := sub.message()
+	s.local.keep()
+	s.local.keep()
+	if got := j.keys("m/"); len(got) != 1 {
+		t.Fatalf("stored %q", got)
+	}
+	j.setManual(true)
+	sub.send(packet(typePubrec<<4, u16(int(g.id))))
+	sub.ping() // PUBREL would leave with this answer
+	sub.ping()
+	j.sync(1)
+	sub.expect(typePubrel<<4 | 2)
 }
 
 // stopTicks leaves local.keep to the test.

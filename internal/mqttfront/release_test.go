@@ -122,3 +122,40 @@ func TestUnreleasedGoWithTheSession(t *testing.T) {
 	eventually(t, "nothing is held", func() bool { return s.held.Load() == 0 && s.Stats().Unreleased == 0 })
 	sub.ping()
 }
+
+// A message that is taken, but is not for local subscribers, is not given to them
+// when it is released either.
+func TestQoS2NoFanOut(t *testing.T) {
+	h := newFake()
+	h.publish = func(_ *fakeSession, _ *Publish, settle Settle) { settle(Result{NoFanOut: true}) }
+	s := start(t, h, Options{FanOut: true})
+	c := connect(t, s.addr, persistent)
+	c.subscribe(1, "t", 0)
+	c.send(c.qos2(1, "x", flagRetain))
+	c.expectAnswer(typePubrec, 1, 0)
+	c.send(pubrelPacket(1))
+	c.expectAnswer(typePubcomp, 1, 0)
+	c.ping()
+	if n, held := s.Stats().Retained, s.held.Load(); n != 0 || held != 0 {
+		t.Errorf("%d retained, %d bytes held", n, held)
+	}
+}
+
+// A message that is sent again and again takes the room of one.
+func TestQoS2RepeatsTakeNoRoom(t *testing.T) {
+	s := start(t, newFake(), Options{})
+	for _, version := range []byte{4, 5} {
+		c := connect(t, s.addr, persistentOf(version))
+		for range 5 {
+			c.send(c.qos2(1, "x", 0))
+			c.expectAnswer(typePubrec, 1, 0)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if n := c.messages.Load(); n != 0 {
+			t.Errorf("version %d: %d messages in flight", c.version, n)
+		}
+	}
+}

@@ -143,6 +143,25 @@ func TestSessionOutlived(t *testing.T) {
 	}
 }
 
+// The expiry that a DISCONNECT gives holds after a restart, too; a bound that is
+// lower then cuts it.
+func TestExpiryOfDisconnectIsStored(t *testing.T) {
+	j := newJournal()
+	s, _ := stored(t, j, Options{})
+	connect(t, s.addr, persistent).disconnect(expiryProp(7)...)
+	for _, c := range []struct{ bound, want time.Duration }{{time.Minute, 7 * time.Second}, {3 * time.Second, 3 * time.Second}} {
+		j = s.crash(j, 0)
+		s, _ = stored(t, j, Options{MaxSessionExpiry: c.bound})
+		eventually(t, "the session is there", func() bool { return s.Stats().Sessions == 1 })
+		s.awaySessions(func(s *session) bool {
+			if s.expiry != c.want {
+				t.Errorf("expires after %s, want %s", s.expiry, c.want)
+			}
+			return false
+		})
+	}
+}
+
 // What long client ids and wills take is bounded, and given back.
 func TestHelloBytes(t *testing.T) {
 	j := newJournal()
