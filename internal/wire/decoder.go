@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -15,19 +16,50 @@ import (
 type DecoderOptions struct {
 	MaxRecords int // of one batch
 	MaxBytes   int // of content of one batch, as codec.Limits.Bytes
+	// State is the most bytes of state that a codec's session may keep; 0: no
+	// session is kept, so a learned body is decoded only in a batch that is
+	// marked reset.
+	State int
+	// Session is with State a session that goes on where the other side stands,
+	// and is the Decoder's from now on; nil: the first batch must be marked reset.
+	Session *codec.Decoder
 }
 
 // Decoder reads the batches of one connection, strictly in the order of arrival.
 type Decoder struct {
 	limits  codec.Limits
+	state   int
 	session session
-	bad     bool // out of step; so it begins
+	learn   *codec.Decoder // nil: no learned body since the last reset
+	bad     bool           // out of step; so it begins
 	msg     pb.Batch
 }
 
 // NewDecoder makes the decoder of a new connection.
 func NewDecoder(o DecoderOptions) *Decoder {
-	return &Decoder{limits: codec.Limits{Records: o.MaxRecords, Bytes: o.MaxBytes}, bad: true}
+	d := &Decoder{limits: codec.Limits{Records: o.MaxRecords, Bytes: o.MaxBytes}, state: max(o.State, 0), bad: true}
+	if o.Session != nil && d.state > 0 {
+		d.learn, d.session, d.bad = o.Session, resumed(), false
+	}
+	return d
+}
+
+// Session is the codec's session in use, nil if there is none that the next
+// connection could go on with. It is the Decoder's: whoever goes on with it
+// must be done with the Decoder.
+func (d *Decoder) Session() *codec.Decoder {
+	if d.bad || d.learn == nil || d.learn.Position().Bodies == 0 {
+		return nil
+	}
+	return d.learn
+}
+
+// StateBytes is what the codec's session keeps in memory.
+func (d *Decoder) StateBytes() int {
+	if d.learn == nil {
+		return 0
+	}
+	return d.learn.StateBytes()
 }
 
 // Decode reads the payload of one PUBLISH of device. The batch's memory is the
@@ -37,7 +69,7 @@ func NewDecoder(o DecoderOptions) *Decoder {
 func (d *Decoder) Decode(packet []byte, device string) (stream.Batch, error) {
 	b, err := d.decode(packet, device)
 	if err != nil {
-		d.bad = true
+		d.bad, d.learn = true, nil // a session with an error in it is worthless
 		return stream.Batch{}, err
 	}
 	d.bad = false
@@ -58,6 +90,9 @@ func (d *Decoder) decode(packet []byte, device string) (b stream.Batch, err erro
 	s := d.session
 	if m.GetReset_() {
 		s = session{}
+		if d.learn != nil {
+			d.learn.Reset()
+		}
 	} else if d.bad {
 		return b, ErrOutOfStep
 	}
@@ -65,10 +100,11 @@ func (d *Decoder) decode(packet []byte, device string) (b stream.Batch, err erro
 		return b, err
 	}
 	b.ID.Device = device
-	if err := d.fill(&b, &s); err != nil {
+	id, err := d.fill(&b, &s)
+	if err != nil {
 		return stream.Batch{}, err
 	}
-	s.advance(&b, codec.Rows)
+	s.advance(&b, id)
 	d.session = s
 	return b, nil
 }
@@ -98,8 +134,9 @@ func (s *session) stream(m *pb.Batch) (id stream.ID, err error) {
 	return id, nil
 }
 
-// fill reads everything behind the stream's name into b.
-func (d *Decoder) fill(b *stream.Batch, s *session) error {
+// fill reads everything behind the stream's name into b, and gives the codec of
+// the body.
+func (d *Decoder) fill(b *stream.Batch, s *session) (id codec.ID, err error) {
 	m := &d.msg
 	b.First = s.firstOf(b.ID.Lane, b.ID.Epoch)
 	if m.First != nil {
@@ -108,41 +145,83 @@ func (d *Decoder) fill(b *stream.Batch, s *session) error {
 	b.Flags = s.lanes[b.ID.Lane].flags
 	if m.Flags != nil {
 		if b.Flags = stream.Flags(m.GetFlags()); uint32(b.Flags) != m.GetFlags() {
-			return fmt.Errorf("%w: flags %#x", ErrMalformed, m.GetFlags())
+			return 0, fmt.Errorf("%w: flags %#x", ErrMalformed, m.GetFlags())
 		}
 	}
 	if err := readLosses(b, m.GetLosses()); err != nil {
-		return err
+		return 0, err
 	}
-	count := m.GetCount()
-	last := b.First + uint64(count) - 1
-	b.Head = last + uint64(m.GetHeadAhead())
-	b.Floor = b.First - uint64(m.GetFloorBelow())
-	if count == 0 && len(m.GetBody()) > 0 || count > MaxRecords {
-		return fmt.Errorf("%w: %d records in %d bytes", ErrMalformed, count, len(m.GetBody()))
+	if id = s.codec; m.GetCodec() != 0 {
+		id = codec.ID(min(max(m.GetCodec(), 0), 255))
 	}
-	if bad := checkBatch(b, int(count)); bad != "" { // before anything is decoded
-		return fmt.Errorf("%w: %s", ErrMalformed, bad)
+	if id == codec.Learning && len(m.GetBody()) > 0 {
+		err = d.readLearned(b)
+	} else {
+		err = d.readRows(b, id)
 	}
-	if count > 0 {
-		if err := d.readBody(b, s, int(count)); err != nil {
-			return err
-		}
+	if err != nil {
+		return 0, err
 	}
 	b.Oldest = s.oldestOf(b) + m.GetOldestAfter()
-	return nil
+	return id, nil
 }
 
-func (d *Decoder) readBody(b *stream.Batch, s *session, count int) (err error) {
-	id := s.codec
-	if c := d.msg.GetCodec(); c != 0 {
-		id = codec.ID(min(max(c, 0), 255))
+// readRows reads what has a count beside it: a body of rows, or none at all.
+func (d *Decoder) readRows(b *stream.Batch, id codec.ID) (err error) {
+	m := &d.msg
+	count := m.GetCount()
+	if (count == 0) != (len(m.GetBody()) == 0) || count > MaxRecords {
+		return fmt.Errorf("%w: %d records in %d bytes", ErrMalformed, count, len(m.GetBody()))
+	}
+	if err := d.place(b, int(count)); err != nil || count == 0 { // before anything is decoded
+		return err
 	}
 	if id != codec.Rows {
 		return fmt.Errorf("%w: a body encoded by %s, which is not known here", ErrMalformed, id)
 	}
-	b.Records, err = codec.DecodeRows(d.msg.GetBody(), b.First, count, seed(b.ID, b.First, count), d.limits)
+	b.Records, err = codec.DecodeRows(m.GetBody(), b.First, int(count), seedRows(b.ID, b.First, int(count)), d.limits)
 	return err
+}
+
+// readLearned reads a body that says itself how many records it holds.
+func (d *Decoder) readLearned(b *stream.Batch) (err error) {
+	m := &d.msg
+	switch {
+	case m.GetCount() != 0:
+		return fmt.Errorf("%w: a count beside a body that says it", ErrMalformed)
+	case b.First == 0:
+		return fmt.Errorf("%w: records outside the stream", ErrMalformed)
+	case d.state == 0 && !m.GetReset_():
+		return fmt.Errorf("%w: no session is kept here", ErrOutOfStep)
+	}
+	learn := d.learn
+	switch {
+	case d.state == 0: // a device costs no memory between its batches
+		learn = once.Get().(*codec.Decoder)
+		defer once.Put(learn)
+		learn.Reset()
+	case learn == nil: // since the reset
+		learn = codec.NewDecoder(d.state)
+		d.learn = learn
+	}
+	if b.Records, err = learn.Decode(m.GetBody(), b.First, seed(b.ID, b.First), d.limits); err != nil {
+		return err
+	}
+	return d.place(b, len(b.Records))
+}
+
+// once decodes bodies of batches that are self-contained.
+var once = sync.Pool{New: func() any { return codec.NewDecoder(codec.DefaultState) }}
+
+// place reads head and floor of a batch of count records, and checks that all
+// its numbers are in order.
+func (d *Decoder) place(b *stream.Batch, count int) error {
+	b.Head = b.First + uint64(count) - 1 + uint64(d.msg.GetHeadAhead())
+	b.Floor = b.First - uint64(d.msg.GetFloorBelow())
+	if bad := checkBatch(b, count); bad != "" {
+		return fmt.Errorf("%w: %s", ErrMalformed, bad)
+	}
+	return nil
 }
 
 func readLosses(b *stream.Batch, losses []*pb.Loss) error {

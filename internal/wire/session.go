@@ -38,6 +38,10 @@ type mark struct {
 	time  int64
 }
 
+// resumed is what is known at the first batch of a connection that goes on with
+// a codec's session.
+func resumed() session { return session{begun: true, codec: codec.Learning} }
+
 // epochOf is the epoch that is foreseen for lane.
 func (s *session) epochOf(lane stream.Lane) stream.Epoch {
 	if l := &s.lanes[lane]; !l.epoch.IsZero() {
@@ -89,15 +93,21 @@ func (s *session) advance(b *stream.Batch, c codec.ID) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// seed begins the check of a body: it makes sure that both ends mean the same
-// records, not only the same bytes.
-func seed(id stream.ID, first uint64, count int) uint32 {
-	var b [33]byte
+// seed begins the check of a learned body: it makes sure that both ends mean
+// the same records, not only the same bytes.
+func seed(id stream.ID, first uint64) uint32 {
+	var b [25]byte
 	copy(b[:16], id.Epoch[:])
 	b[16] = byte(id.Lane)
 	binary.LittleEndian.PutUint64(b[17:], first)
-	binary.LittleEndian.PutUint64(b[25:], uint64(count))
 	return crc32.Checksum(b[:], castagnoli)
+}
+
+// seedRows begins the check of a body of rows, which does not say its count.
+func seedRows(id stream.ID, first uint64, count int) uint32 {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(count))
+	return crc32.Update(seed(id, first), castagnoli, b[:])
 }
 
 // checkBatch says what is wrong with the numbers of b, which has count records

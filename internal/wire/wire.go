@@ -28,6 +28,7 @@ const (
 	PropRetryAfter = "pb-retry-after"
 	PropLost       = "pb-lost"
 	PropIn         = "pb-in"
+	PropCodec      = "pb-codec"
 )
 
 // Bounds of what is on the link.

@@ -84,6 +84,8 @@ const (
 	Codec_CODEC_UNSPECIFIED Codec = 0
 	// Rows in columns, plain or in a zstd frame.
 	Codec_CODEC_ROWS_ZSTD Codec = 1
+	// Learned by both sides over the life of a session.
+	Codec_CODEC_LEARNING Codec = 2
 )
 
 // Enum value maps for Codec.
@@ -91,10 +93,12 @@ var (
 	Codec_name = map[int32]string{
 		0: "CODEC_UNSPECIFIED",
 		1: "CODEC_ROWS_ZSTD",
+		2: "CODEC_LEARNING",
 	}
 	Codec_value = map[string]int32{
 		"CODEC_UNSPECIFIED": 0,
 		"CODEC_ROWS_ZSTD":   1,
+		"CODEC_LEARNING":    2,
 	}
 )
 
@@ -200,9 +204,9 @@ func (Reason) EnumDescriptor() ([]byte, []int) {
 // records. A field that is absent has the value that the receiver foresees.
 type Batch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The encoded records; absent when count is 0.
+	// The encoded records; absent when there are none.
 	Body []byte `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
-	// How many records the body holds.
+	// How many records the body holds; absent where the codec's bodies say it.
 	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// The lane; absent: that of the batch before on this connection.
 	Lane Lane `protobuf:"varint,3,opt,name=lane,proto3,enum=packetboat.v1.Lane" json:"lane,omitempty"`
@@ -225,7 +229,8 @@ type Batch struct {
 	Losses []*Loss `protobuf:"bytes,10,rep,name=losses,proto3" json:"losses,omitempty"`
 	// What encoded the body; absent: as the connection's last body.
 	Codec Codec `protobuf:"varint,11,opt,name=codec,proto3,enum=packetboat.v1.Codec" json:"codec,omitempty"`
-	// Self-contained: nothing from before this batch is foreseen or remembered.
+	// Self-contained: nothing from before this batch is foreseen or remembered,
+	// and a codec that learns begins anew.
 	Reset_        bool `protobuf:"varint,12,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -460,10 +465,11 @@ const file_packetboat_v1_packetboat_proto_rawDesc = "" +
 	"\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vLANE_URGENT\x10\x01\x12\x0f\n" +
 	"\vLANE_NORMAL\x10\x02\x12\r\n" +
-	"\tLANE_BULK\x10\x03*3\n" +
+	"\tLANE_BULK\x10\x03*G\n" +
 	"\x05Codec\x12\x15\n" +
 	"\x11CODEC_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fCODEC_ROWS_ZSTD\x10\x01*\xe9\x01\n" +
+	"\x0fCODEC_ROWS_ZSTD\x10\x01\x12\x12\n" +
+	"\x0eCODEC_LEARNING\x10\x02*\xe9\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_EVICTED\x10\x01\x12\x12\n" +
