@@ -185,6 +185,7 @@ func replayCommand() *cobra.Command {
 	var f fleetFlags
 	var speed string
 	var o recording.Options
+	var bare bool
 	c := &cobra.Command{
 		Use: "replay FILE...", Short: "recorded telemetry, as sensors sent it",
 		Long: `replay publishes recordings, each file as a client of its own. The format is
@@ -208,6 +209,9 @@ recognised by content and name:
 			if f.Speed, err = parseSpeed(speed); err != nil {
 				return usage(err)
 			}
+			if bare {
+				o.Layout = recording.Bare
+			}
 			clients, err := recordings(args, o)
 			if err != nil {
 				return err
@@ -217,7 +221,7 @@ recognised by content and name:
 	}
 	f.add(c)
 	c.Flags().StringVar(&speed, "speed", "1", "how fast recorded time passes: a `factor`, or max")
-	c.Flags().BoolVar(&o.Bare, "bare", false, "publish CSV cells as they are, not as JSON")
+	c.Flags().BoolVar(&bare, "bare", false, "publish CSV cells as they are, not as JSON")
 	return c
 }
 

@@ -67,13 +67,13 @@ func BenchmarkLink(b *testing.B) {
 	}
 	for _, c := range []struct {
 		name, file string
-		bare       bool
+		layout     recording.Layout
 	}{
-		{"EV-JSON", "ev-gps.csv", false}, {"OBD-bare", "obd.csv", true}, {"OBD-JSON", "obd.csv", false}, {"CAN", "can.candump.log", false},
-		{"NMEA0183", "ship.nmea0183.log", false}, {"N2K", "ship.n2k.csv", false}, {"IoT-JSON", "iot-payloads.json", false},
+		{"EV-JSON", "ev-gps.csv", recording.Signals}, {"OBD-bare", "obd.csv", recording.Bare}, {"OBD-JSON", "obd.csv", recording.Signals}, {"CAN", "can.candump.log", recording.Signals},
+		{"NMEA0183", "ship.nmea0183.log", recording.Signals}, {"N2K", "ship.n2k.csv", recording.Signals}, {"IoT-JSON", "iot-payloads.json", recording.Signals},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			recs, plain := arrivals(b, filepath.Join(dir, c.file), recording.Options{Bare: c.bare}, c.name == "CAN")
+			recs, plain := arrivals(b, filepath.Join(dir, c.file), recording.Options{Layout: c.layout}, c.name == "CAN")
 			n := float64(len(recs))
 			var body, link int
 			var encoding, decoding time.Duration

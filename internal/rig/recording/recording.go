@@ -45,10 +45,24 @@ const (
 	NDJSON   Format = "ndjson"   // {"t":seconds,"topic":"...","payload":"..."} per line
 )
 
-// Options change how a recording becomes messages.
+// Layout is how a row of a CSV becomes messages.
+type Layout int
+
+// The layouts.
+const (
+	Signals Layout = iota // a message per cell: {"ts":ms,"value":cell}
+	Bare                  // a message per cell: the cell
+	Rows                  // a message per row, to vehicle/row: {"ts":ms,"column":cell,…}
+)
+
+// Options change how a CSV becomes messages.
 type Options struct {
-	// Bare makes a CSV cell its own payload, instead of {"ts":ms,"value":cell}.
-	Bare bool
+	Layout Layout
+	// Start, if not zero, is when the first row was recorded: ts counts from it.
+	Start time.Time
+	// Clocks makes cells of dates and times of day, which are text, messages as
+	// well; seconds as a number never are.
+	Clocks bool
 }
 
 const (
@@ -156,7 +170,7 @@ func Read(r io.Reader, name string, format Format, o Options) iter.Seq2[Message,
 		var err error
 		switch format {
 		case CSV:
-			err = s.csv(o.Bare)
+			err = s.csv(o)
 		case JSON:
 			err = s.json()
 		case Candump:
@@ -205,7 +219,7 @@ func (s *source) emit(seconds float64, topic string, payload []byte) error {
 		s.at = seconds
 	case step > 0:
 		s.at = seconds
-		s.last += time.Duration(step * float64(time.Second))
+		s.last += time.Duration(math.Round(step * float64(time.Second)))
 	}
 	s.n++
 	if !s.yield(Message{s.last, topic, payload}, nil) {

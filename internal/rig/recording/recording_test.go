@@ -40,9 +40,16 @@ func TestFormats(t *testing.T) {
 			{0, "vehicle/Boost (kPa)", []byte(`{"ts":14,"value":-56.05}`)}, {0, "vehicle/A_B _2", []byte(`{"ts":14,"value":1}`)},
 			{486 * ms, "vehicle/Boost (kPa)", []byte(`{"ts":500,"value":"007"}`)}, {486 * ms, "vehicle/A_B _2", []byte(`{"ts":500,"value":2}`)},
 			{486 * ms, "vehicle/Note: long", []byte(`{"ts":500,"value":"x"}`)}}},
-		{"bare.CSV", "ts,v\n1594598735772,1.50\n1594598735773,2\n", Options{Bare: true}, []Message{{0, "vehicle/v", []byte("1.50")}, {1 * ms, "vehicle/v", []byte("2")}}},
-		{"notime.csv", "v,w\n1,2\n3,4\n", Options{Bare: true}, []Message{{0, "vehicle/v", []byte("1")}, {0, "vehicle/w", []byte("2")}, {time.Second, "vehicle/v", []byte("3")}, {time.Second, "vehicle/w", []byte("4")}}},
-		{"clock.csv", "Time,v\n10,1\nnever,2\n999999999,3\n12,4\n13.5,5\n13,6\n14,7\n", Options{Bare: true}, []Message{
+		{"bare.CSV", "ts,v\n1594598735772,1.50\n1594598735773,2\n", Options{Layout: Bare}, []Message{{0, "vehicle/v", []byte("1.50")}, {1 * ms, "vehicle/v", []byte("2")}}},
+		{"notime.csv", "v,w\n1,2\n3,4\n", Options{Layout: Bare}, []Message{{0, "vehicle/v", []byte("1")}, {0, "vehicle/w", []byte("2")}, {time.Second, "vehicle/v", []byte("3")}, {time.Second, "vehicle/w", []byte("4")}}},
+		{"rows.csv", "Date,Time,Soc,\"a\"\"b\"\n03/29/2021,16:49:29,97.700000,D\n03/29/2021,16:49:31,,007\n", Options{Layout: Rows}, []Message{
+			{0, "vehicle/row", []byte(`{"ts":1617036569000,"Soc":97.700000,"a\"b":"D"}`)}, {2 * time.Second, "vehicle/row", []byte(`{"ts":1617036571000,"a\"b":"007"}`)}}},
+		{"clocks.csv", "Date,Time,Soc\n03/29/2021,16:49:29,97.7\n03/29/2021,16:49:31,9\n", Options{Clocks: true, Start: time.UnixMilli(1700000000000)}, []Message{
+			{0, "vehicle/Date", []byte(`{"ts":1700000000000,"value":"03/29/2021"}`)}, {0, "vehicle/Time", []byte(`{"ts":1700000000000,"value":"16:49:29"}`)}, {0, "vehicle/Soc", []byte(`{"ts":1700000000000,"value":97.7}`)},
+			{2 * time.Second, "vehicle/Date", []byte(`{"ts":1700000002000,"value":"03/29/2021"}`)}, {2 * time.Second, "vehicle/Time", []byte(`{"ts":1700000002000,"value":"16:49:31"}`)}, {2 * time.Second, "vehicle/Soc", []byte(`{"ts":1700000002000,"value":9}`)}}},
+		{"seconds.csv", "Time,v\n3.014,1\n3.5,2\n", Options{Clocks: true, Start: time.UnixMilli(1700000000000)}, []Message{
+			{0, "vehicle/v", []byte(`{"ts":1700000000000,"value":1}`)}, {486 * ms, "vehicle/v", []byte(`{"ts":1700000000486,"value":2}`)}}},
+		{"clock.csv", "Time,v\n10,1\nnever,2\n999999999,3\n12,4\n13.5,5\n13,6\n14,7\n", Options{Layout: Bare}, []Message{
 			{0, "vehicle/v", []byte("1")}, {0, "vehicle/v", []byte("2")}, {0, "vehicle/v", []byte("3")}, {0, "vehicle/v", []byte("4")},
 			{1500 * ms, "vehicle/v", []byte("5")}, {1500 * ms, "vehicle/v", []byte("6")}, {2 * time.Second, "vehicle/v", []byte("7")}}},
 		{"x.log", "(10.5) can0 0D2#00FF\n(10.75) vcan1 18FEF100##1AABB\n(10.6) can0 123#R\n", Options{}, []Message{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,10 +35,20 @@ func (b *budget) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// table is a CSV being read.
+type table struct {
+	o           Options
+	date, clock int // the columns that say when; -1: none
+	names       []string
+	topics      []string
+	shift       float64 // seconds from the recorded time to that of the payloads
+	payload     []byte
+}
+
 // csv reads a header and rows. Columns of time are the time, not messages; a
 // row may be shorter than the header, a cell may be empty (then it is no
 // message). A row whose time cannot be read has the time of the one before.
-func (s *source) csv(bare bool) error {
+func (s *source) csv(o Options) error {
 	in := &budget{r: s.r}
 	r := csv.NewReader(in)
 	r.FieldsPerRecord, r.ReuseRecord = -1, true
@@ -53,13 +64,7 @@ func (s *source) csv(bare bool) error {
 	if len(head) > maxColumns {
 		return fmt.Errorf("%d columns; %d are the limit", len(head), maxColumns)
 	}
-	date, clock := timeColumns(head)
-	topics := make([]string, len(head))
-	for i, name := range head {
-		if i != date && i != clock {
-			topics[i] = columnTopic(strings.TrimPrefix(name, "\ufeff"), i)
-		}
-	}
+	t := newTable(head, o)
 	var at float64
 	for row := 0; ; row++ {
 		in.fill()
@@ -75,35 +80,82 @@ func (s *source) csv(bare bool) error {
 		if len(cells) > len(head) {
 			return fmt.Errorf("%d cells under %d columns", len(cells), len(head))
 		}
-		now, err := rowTime(cells, date, clock, row)
+		now, err := rowTime(cells, t.date, t.clock, row)
 		switch {
 		case err == nil:
 			at = now
 		case row == 0:
 			return err
 		} // later a clock without a fix may say anything: the time stands still
-		if err := s.row(at, topics, cells, bare); err != nil {
+		if row == 0 && !o.Start.IsZero() {
+			t.shift = float64(o.Start.UnixMicro())/1e6 - at
+		}
+		if o.Layout == Rows {
+			err = s.emit(at, "vehicle/row", t.row(at, cells))
+		} else {
+			err = s.cells(at, t, cells)
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (s *source) row(at float64, topics, cells []string, bare bool) error {
+func newTable(head []string, o Options) *table {
+	t := &table{o: o, names: make([]string, len(head)), topics: make([]string, len(head))}
+	t.date, t.clock = timeColumns(head)
+	for i, name := range head {
+		t.names[i] = strings.TrimPrefix(name, "\ufeff")
+		t.topics[i] = columnTopic(t.names[i], i)
+	}
+	return t
+}
+
+// is reports whether a cell is a value that was measured.
+func (t *table) is(i int, cell string) bool {
+	if cell == "" || i != t.date && i != t.clock {
+		return cell != ""
+	}
+	_, err := strconv.ParseFloat(cell, 64)
+	return t.o.Clocks && err != nil
+}
+
+// cells sends a message for each cell of a row.
+func (s *source) cells(at float64, t *table, cells []string) error {
 	for i, cell := range cells {
-		if topics[i] == "" || cell == "" {
+		if !t.is(i, cell) {
 			continue
 		}
 		payload := []byte(cell)
-		if !bare {
-			payload = append([]byte(`{"ts":`), strconv.FormatInt(int64(at*1000+0.5), 10)...)
-			payload = append(payload, `,"value":`...)
-			payload = append(appendValue(payload, cell), '}')
+		if t.o.Layout == Signals {
+			payload = AppendSignal(nil, milliseconds(at+t.shift), cell)
 		}
-		if err := s.emit(at, topics[i], payload); err != nil {
+		if err := s.emit(at, t.topics[i], payload); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// row gives the payload of a whole row.
+func (t *table) row(at float64, cells []string) []byte {
+	p := strconv.AppendInt(append(t.payload[:0], `{"ts":`...), milliseconds(at+t.shift), 10)
+	for i, cell := range cells {
+		if t.is(i, cell) {
+			p = append(appendString(append(p, ','), t.names[i]), ':')
+			p = appendValue(p, cell)
+		}
+	}
+	t.payload = append(p, '}')
+	return slices.Clone(t.payload)
+}
+
+func milliseconds(at float64) int64 { return int64(math.Floor(at*1000 + 0.5)) }
+
+// AppendSignal appends the payload of one signal, {"ts":ms,"value":cell}.
+func AppendSignal(dst []byte, ms int64, cell string) []byte {
+	dst = strconv.AppendInt(append(dst, `{"ts":`...), ms, 10)
+	return append(appendValue(append(dst, `,"value":`...), cell), '}')
 }
 
 // appendValue writes a cell as printed where that is JSON, else as a string.
@@ -111,7 +163,11 @@ func appendValue(dst []byte, cell string) []byte {
 	if json.Valid([]byte(cell)) {
 		return append(dst, cell...)
 	}
-	q, err := json.Marshal(cell)
+	return appendString(dst, cell)
+}
+
+func appendString(dst []byte, text string) []byte {
+	q, err := json.Marshal(text)
 	if err != nil { // never: a string always has a form
 		q = []byte(`null`)
 	}
