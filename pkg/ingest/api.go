@@ -23,6 +23,8 @@ type Hello struct {
 	// Partial says that the edge holds epochs which Held does not name. Then
 	// nothing that Held leaves out is called lost or absent.
 	Partial bool
+	// Codec is what the edge offers.
+	Codec CodecOffer
 	// Origin says where the connection comes from, for the operator's eyes.
 	Origin string
 	// Revoke ends the connection: another one of the device took over, the
@@ -42,6 +44,8 @@ type Welcome struct {
 	// not answered, of so many bytes each at most.
 	WindowMessages int
 	PacketBytes    int
+	// Codec answers Hello.Codec.
+	Codec CodecGrant
 }
 
 // OutcomeCode says what became of a batch.
@@ -81,6 +85,9 @@ type Outcome struct {
 	// In are numbers of its losses whose records are in the log. Both are
 	// usually empty; they are set with Settled.
 	Lost, In stream.RangeSet
+	// Codec is set with Bad, when the edge has to go on in another way than
+	// Welcome said.
+	Codec CodecGrant
 }
 
 // MaxRetryAfter is the longest time that a device is asked to wait.

@@ -38,8 +38,8 @@ func benchSubmit(b *testing.B, devices int, real bool) {
 	b.ResetTimer()
 	for d := range devices {
 		e := newSimEdge(fmt.Sprint("d", d), false)
-		e.real = real
-		conn, err := e.dial(h.Ingest, e.heldList())
+		e.codec.real = real
+		conn, err := e.dial(h.Ingest, e.hello())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -49,9 +49,7 @@ func benchSubmit(b *testing.B, devices int, real bool) {
 		}
 		wg.Go(func() {
 			defer conn.session.Close()
-			if !real {
-				conn.enc = plain{}
-			}
+			conn.enc = e.codec.goOn(conn.welcome.Codec)
 			window := make(chan struct{}, conn.welcome.WindowMessages)
 			id, first := stream.ID{Epoch: e.mem.epochs[0].id, Lane: stream.Normal}, uint64(1)
 			for range n {

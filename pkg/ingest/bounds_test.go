@@ -160,12 +160,15 @@ func (d slowDecoder) Decode([]byte, string) (stream.Batch, error) {
 	return stream.Batch{}, errors.New("nothing")
 }
 
+func (d slowDecoder) Session() learned { return nil }
+func (d slowDecoder) StateBytes() int  { return 0 }
+
 // What is decoded counts against no bound before it is, so no more batches are
 // decoded at once than there are processors, however many connections send.
 func TestDecodingIsBounded(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		d := slowDecoder{busy: &atomic.Int64{}, gate: make(chan struct{})}
-		w.hub.newDecoder = func() decoder { return d }
+		w.hub.newDecoder = func(int, learned) decoder { return d }
 		n := runtime.GOMAXPROCS(0)
 		var all sync.WaitGroup
 		for i := range 3 * n {

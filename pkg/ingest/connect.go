@@ -98,6 +98,8 @@ func (in *Ingest) open(ctx context.Context, d *device, h *Hello) (*Session, Welc
 		return nil, Welcome{}, in.busy(BusyShard)
 	}
 	w.Coverage = welcomeCoverage(h.Held, d.cov)
+	// The session before this one has ended, so what it learned is parked.
+	s.recv, w.Codec = newReceiver(in, d.name, &h.Codec)
 	in.devices.hold(d)
 	in.stats.sessions.Add(1)
 	in.stats.connects.Add(1)
@@ -108,7 +110,7 @@ func (in *Ingest) open(ctx context.Context, d *device, h *Hello) (*Session, Welc
 }
 
 func newSession(in *Ingest, d *device, own *ownership, h *Hello, window int) *Session {
-	s := &Session{in: in, dev: d, own: own, window: window, onRevoke: h.Revoke, dec: in.newDecoder(), partial: h.Partial}
+	s := &Session{in: in, dev: d, own: own, window: window, onRevoke: h.Revoke, partial: h.Partial}
 	s.named = make(map[stream.Epoch]bool)
 	for i := range h.Held {
 		held := &h.Held[i]

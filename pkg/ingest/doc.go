@@ -10,6 +10,11 @@
 // another one, leaves no number behind that nobody answers for. All it holds is
 // bounded, and at each bound devices are asked to come again later.
 //
+// What edges and the hub learn together of a device's messages outlives their
+// connections for a while. It is counted to the byte, has one owner at a time,
+// and is never needed: a device that the hub has no room for is served with
+// batches that stand for themselves.
+//
 // It knows no MQTT and no log in particular: connections reach it through
 // Connect, Submit and Close, and it speaks to a commitlog.Log. It authenticates
 // nobody, and it stores nothing of its own.

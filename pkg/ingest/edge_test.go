@@ -1,13 +1,10 @@
 package ingest
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
-	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -79,6 +76,7 @@ type sent struct {
 	epoch   stream.Epoch
 	records stream.RangeSet
 	losses  stream.RangeSet
+	bodies  uint64       // where the codec session stood behind it
 	out     chan Outcome // has room for one
 }
 
@@ -88,13 +86,15 @@ type simEdge struct {
 	device string
 	lane   stream.Lane
 	fifo   bool
-	real   bool    // the link's own codec, not plain
+	codec  simCodec
 	disk   simDisk // durable: records at once, the rest at flush
 	mem    simDisk
 
 	conn     *simConn
 	inflight []*sent
-	paused   bool // fifo: something was refused; wait until nothing is in flight
+	paused   bool // something was bad, or refused in a fifo lane; wait until nothing is in flight
+	bad      *Outcome
+	bads     int // batches that were bad though the hub had not given the session up
 }
 
 // simConn is one connection.
@@ -114,7 +114,7 @@ func (c *simConn) reason() string {
 }
 
 func newSimEdge(device string, fifo bool) *simEdge {
-	e := &simEdge{device: device, lane: stream.Normal, fifo: fifo}
+	e := &simEdge{device: device, lane: stream.Normal, fifo: fifo, codec: simCodec{learns: true}}
 	e.disk = simDisk{epochs: []simEpoch{{id: stream.NewEpoch()}}, ledger: map[string]bool{}, stale: map[string]bool{}}
 	e.mem = e.disk.clone()
 	return e
@@ -122,7 +122,7 @@ func newSimEdge(device string, fifo bool) *simEdge {
 
 // image is an edge that starts from a copy of the disk.
 func (e *simEdge) image() *simEdge {
-	c := &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, real: e.real, disk: e.disk.clone()}
+	c := &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, codec: simCodec{real: e.codec.real, learns: e.codec.learns}, disk: e.disk.clone()}
 	c.reopen()
 	return c
 }
@@ -131,6 +131,7 @@ func (e *simEdge) image() *simEdge {
 // own id, an empty one goes on under a new id.
 func (e *simEdge) reopen() {
 	e.hangUp()
+	e.codec = simCodec{real: e.codec.real, learns: e.codec.learns}
 	e.mem = e.disk.clone()
 	for i := range e.mem.epochs {
 		e.mem.epochs[i].flushed = stream.LogID{}
@@ -160,7 +161,7 @@ func (e *simEdge) hangUp() {
 	if e.conn != nil {
 		e.conn.session.Close()
 	}
-	e.conn, e.inflight, e.paused = nil, nil, false
+	e.conn, e.inflight, e.paused, e.bad = nil, nil, false, nil
 }
 
 // append stores a message durably under the next number.
@@ -210,7 +211,7 @@ func (e *simEdge) heldList() (list []stream.Held) {
 
 // connect opens a session and adopts the welcome. It may block.
 func (e *simEdge) connect(in *Ingest) error {
-	conn, err := e.dial(in, e.heldList())
+	conn, err := e.dial(in, e.hello())
 	if err != nil {
 		return err
 	}
@@ -218,28 +219,11 @@ func (e *simEdge) connect(in *Ingest) error {
 	return nil
 }
 
-func (e *simEdge) dial(in *Ingest, held []stream.Held) (*simConn, error) {
-	c := &simConn{enc: plain{}}
-	if e.real {
-		c.enc = wire.NewEncoder(wire.EncoderOptions{})
-	}
-	var err error
-	c.session, c.welcome, err = in.Connect(context.Background(), Hello{Device: e.device, Version: 1, Held: held, Revoke: func(reason string) {
-		c.mu.Lock()
-		c.revoked = reason
-		c.mu.Unlock()
-		in.Devices() // no lock may be held here
-	}})
-	if busy := (*BusyError)(nil); err != nil && !errors.As(err, &busy) {
-		panic(err)
-	}
-	return c, err
-}
-
 // adopt makes of the welcome what an edge makes of it.
 func (e *simEdge) adopt(c *simConn) {
 	e.hangUp()
 	e.conn = c
+	c.enc = e.codec.goOn(c.welcome.Codec)
 	log := c.welcome.Log
 	var stale bool
 	for i := range e.mem.epochs {
@@ -380,7 +364,7 @@ func (e *simEdge) submit(id stream.Epoch, records, lost stream.RangeSet) *sent {
 	if err != nil {
 		panic(fmt.Sprintf("encode %+v: %v", b, err))
 	}
-	s := &sent{epoch: id, records: records, losses: lost, out: make(chan Outcome, 1)}
+	s := &sent{epoch: id, records: records, losses: lost, bodies: e.codec.bodies(), out: make(chan Outcome, 1)}
 	e.inflight = append(e.inflight, s)
 	e.conn.session.Submit(packet, func(o Outcome) { s.out <- o })
 	return s
@@ -413,8 +397,24 @@ func (e *simEdge) answer(s *sent, o Outcome) {
 		e.settle(p, in, lost)
 	}
 	e.paused = e.paused || e.fifo && o.Code != Settled
-	if len(e.inflight) == 0 {
-		e.paused = false
+	if o.Code == Bad {
+		e.paused, e.bad = true, &o
+		if o.Codec == (CodecGrant{}) {
+			e.bads++
+		}
+	} else if e.bad == nil {
+		e.codec.confirm(s.bodies)
+	}
+	if len(e.inflight) > 0 {
+		return
+	}
+	if e.paused = false; e.bad != nil {
+		g := e.conn.welcome.Codec
+		if e.bad.Codec != (CodecGrant{}) {
+			g = e.bad.Codec
+		}
+		g.Resume = false
+		e.conn.enc, e.bad = e.codec.goOn(g), nil
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/packetboat/packetboat/internal/wire"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -24,8 +25,11 @@ type Ingest struct {
 	spread  spreader
 	stats   counters
 
-	// newDecoder makes the decoder of a connection.
-	newDecoder func() decoder
+	keeper keeper
+
+	// newDecoder makes the decoder of a connection, with what may be kept of its
+	// codec session and, unless nil, a session that goes on.
+	newDecoder func(state int, session learned) decoder
 	// decoding holds a token for each batch that is being decoded: until it is,
 	// nobody knows how much memory it takes.
 	decoding chan struct{}
@@ -40,6 +44,20 @@ type Ingest struct {
 // every batch, in order, also those that are then refused.
 type decoder interface {
 	Decode(packet []byte, device string) (stream.Batch, error)
+	// Session is what was learned; nil if nothing is, or it is out of step.
+	Session() learned
+	// StateBytes is what it takes.
+	StateBytes() int
+}
+
+// linkDecoder is the decoder of the link protocol.
+type linkDecoder struct{ *wire.Decoder }
+
+func (d linkDecoder) Session() learned {
+	if s := d.Decoder.Session(); s != nil {
+		return s
+	}
+	return nil
 }
 
 // New makes an Ingest over a log, which stays the caller's to close, after Run
@@ -53,13 +71,17 @@ func New(log commitlog.Log, o Options) *Ingest {
 		spread: spreader{gap: time.Second / time.Duration(o.ComeBack)},
 
 		decoding: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		newDecoder: func() decoder {
-			return wire.NewDecoder(wire.DecoderOptions{
+		newDecoder: func(state int, session learned) decoder {
+			d, _ := session.(*codec.Decoder)
+			return linkDecoder{wire.NewDecoder(wire.DecoderOptions{
 				MaxRecords: min(wire.MaxRecords, o.GroupRecords),
 				MaxBytes:   o.GroupBytes,
-			})
+				State:      state,
+				Session:    d,
+			})}
 		},
 	}
+	in.keeper.init(o.codec())
 	in.devices.init(o.MaxIdle)
 	in.shards = make([]*shard, log.Shards())
 	for i := range in.shards {
@@ -86,7 +108,9 @@ func (in *Ingest) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { in.keeper.sweep(ctx) })
 	wg.Wait()
+	in.keeper.clear()
 	return errors.Join(errs...)
 }
 

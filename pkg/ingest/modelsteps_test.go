@@ -80,13 +80,13 @@ func (m *model) receive() {
 func (m *model) connect() {
 	e := m.edge()
 	if e.dialing == nil {
-		c, held, in := make(chan dialed, 1), e.heldList(), m.hub.Ingest
+		c, hello, in := make(chan dialed, 1), e.hello(), m.hub.Ingest
 		if m.second != nil && m.pick(2) == 0 {
 			in = m.second.Ingest
 		}
 		e.dialing = c
 		go func() {
-			conn, err := e.dial(in, held)
+			conn, err := e.dial(in, hello)
 			c <- dialed{conn, err}
 		}()
 	}
@@ -152,7 +152,7 @@ func (m *model) copyDisk() {
 		return
 	}
 	m.image = &lineage{
-		simEdge: &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, disk: e.disk.clone()},
+		simEdge: &simEdge{device: e.device, lane: e.lane, fifo: e.fifo, codec: simCodec{learns: e.codec.learns}, disk: e.disk.clone()},
 		acked:   maps.Clone(e.acked), excused: maps.Clone(e.excused),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 )
 
@@ -29,6 +30,21 @@ type Options struct {
 	// MaxIdle is how many devices that are not connected are remembered for
 	// Devices; default 10,000, the one gone longest is dropped first.
 	MaxIdle int
+	// CodecState is how many bytes of what it has learned the codec session of
+	// a device may keep in memory, codec.MinState to codec.MaxState; default
+	// codec.DefaultState. Negative: none, every batch is self-contained.
+	CodecState int
+	// CodecTotal bounds what all sessions keep, those of devices that are away
+	// included; default 1 GiB. A batch is counted when it is decoded, so that
+	// as many as there are processors may exceed it for that long. At the bound
+	// kept sessions are dropped, and then the one that grows: its device goes
+	// on with self-contained batches.
+	CodecTotal int64
+	// CodecKeep and CodecKept are how long, and for how many devices, a session
+	// is kept when its connection has ended, so that the next one goes on with
+	// it; default 1 h and 10,000. Negative: not at all.
+	CodecKeep time.Duration
+	CodecKept int
 	// ConnectWait bounds Connect; default 5 s.
 	ConnectWait time.Duration
 	// ComeBack is how many devices a second are asked to come again when they
@@ -68,6 +84,10 @@ func (o Options) withDefaults() Options {
 	o.GroupBytes = min(o.GroupBytes, commitlog.MaxGroupBytes)
 	o.GroupRecords = min(o.GroupRecords, commitlog.MaxGroupRecords)
 	set(&o.MaxIdle, 10_000)
+	setZero(&o.CodecState, codec.DefaultState)
+	set(&o.CodecTotal, 1<<30)
+	setZero(&o.CodecKeep, time.Hour)
+	setZero(&o.CodecKept, 10_000)
 	set(&o.ConnectWait, 5*time.Second)
 	set(&o.ComeBack, 200)
 	set(&o.StopGrace, 5*time.Second)
@@ -75,6 +95,12 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
+}
+
+func setZero[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
 }
 
 func set[T int | int64 | time.Duration](field *T, value T) {

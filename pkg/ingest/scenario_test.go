@@ -148,7 +148,7 @@ func TestSecondConnectionWithBatchesPending(t *testing.T) {
 		synctest.Wait()
 		second := make(chan *simConn, 1)
 		go func() {
-			c, err := e.dial(w.hub.Ingest, e.heldList())
+			c, err := e.dial(w.hub.Ingest, e.hello())
 			if err != nil {
 				t.Error(err)
 			}
@@ -184,7 +184,7 @@ func TestTakeoverIsBounded(t *testing.T) {
 		w.shut()
 		s := e.submit(e.mem.epochs[0].id, rng(1, 2), stream.RangeSet{})
 		began := time.Now()
-		_, err := e.dial(w.hub.Ingest, e.heldList())
+		_, err := e.dial(w.hub.Ingest, e.hello())
 		var busy *BusyError
 		if !errors.As(err, &busy) || busy.Reason != BusyTakeover || busy.RetryAfter <= 0 || busy.RetryAfter > MaxRetryAfter {
 			t.Fatalf("connect: %v", err)
@@ -408,7 +408,7 @@ func TestKnownEpochIsNamed(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
 		e, id := w.opened("truck", false, 3)
 		wantOutcome(t, e.submit(id, none, none), Settled) // a heartbeat
-		conn, err := e.dial(w.hub.Ingest, e.heldList())
+		conn, err := e.dial(w.hub.Ingest, e.hello())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"time"
 
 	"github.com/packetboat/packetboat/pkg/commitlog"
@@ -16,8 +17,9 @@ type Session struct {
 	window   int        // messages
 	onRevoke func(reason string)
 
+	recv *receiver
+
 	// Of the goroutine that calls Submit.
-	dec     decoder
 	named   map[stream.Epoch]bool // epochs of Hello.Held
 	partial bool
 	current stream.Epoch
@@ -44,8 +46,8 @@ type refusing struct {
 	seq   uint64 // 0: nothing was refused
 }
 
-// Submit takes one batch, in the order of arrival. It decodes here and never
-// blocks; settle is called exactly once with the outcome, from any goroutine and
+// Submit takes one batch, in the order of arrival. As long as the session is
+// open it decodes here, whatever becomes of the batch, and never blocks; settle is called exactly once with the outcome, from any goroutine and
 // without locks held, maybe before Submit returns, and must not block. packet is
 // not touched after Submit has returned.
 func (s *Session) Submit(packet []byte, settle func(Outcome)) {
@@ -54,10 +56,14 @@ func (s *Session) Submit(packet []byte, settle func(Outcome)) {
 		return
 	}
 	it, err := s.decode(packet, settle)
-	if err != nil {
+	switch {
+	case errors.Is(err, errEnded):
+		settle(s.refusal(RefusedRevoked))
+		return
+	case err != nil:
 		s.in.stats.bad.Add(1)
 		s.in.o.Logger.Debug("batch is bad", "device", s.dev.name, "error", err)
-		settle(Outcome{Code: Bad})
+		settle(Outcome{Code: Bad, Codec: s.recv.regrant()})
 		return
 	}
 	var ans answers
@@ -84,7 +90,7 @@ func (s *Session) Submit(packet []byte, settle func(Outcome)) {
 func (s *Session) decode(packet []byte, settle func(Outcome)) (*item, error) {
 	s.in.decoding <- struct{}{}
 	defer func() { <-s.in.decoding }()
-	b, err := s.dec.Decode(packet, s.dev.name)
+	b, err := s.recv.decode(packet)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +147,7 @@ func (s *Session) end(ans *answers) bool {
 		return false
 	}
 	s.ended = true
+	s.recv.end()
 	for _, it := range s.waiting {
 		s.refuse(it, RefusedRevoked, ans)
 	}

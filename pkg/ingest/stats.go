@@ -46,6 +46,8 @@ type Stats struct {
 	Acquired      int64 // shards, times
 	AcquireErrors int64
 
+	Codec CodecStats
+
 	StaleStreams int64 // held streams that this log has answered for and forgotten
 	WentBack     int64 // times a device showed that the log went back unnoticed
 	Incarnations int64 // taken because of that
@@ -121,6 +123,7 @@ func (in *Ingest) Stats() Stats {
 	}
 	s.Devices = in.devices.len()
 	s.WindowBytes, s.PendingBytes = in.budget.get()
+	s.Codec = in.keeper.get()
 	return s
 }
 

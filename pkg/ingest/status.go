@@ -25,6 +25,11 @@ type DeviceStatus struct {
 	WindowMessages, InFlight int
 	// PendingBytes is the memory of its batches on their way into the log.
 	PendingBytes int64
+	// Learns: the connected edge speaks the learning codec. CodecGranted is how
+	// many bytes its session may keep, 0 with self-contained batches; CodecBytes
+	// what it does.
+	Learns                   bool
+	CodecGranted, CodecBytes int64
 	// Batches settled, Records appended and Duplicates trimmed since it is
 	// remembered.
 	Batches, Records, Duplicates int64
@@ -88,6 +93,7 @@ func (d *device) status() DeviceStatus {
 		return st
 	}
 	st.Connected, st.WindowMessages, st.InFlight = true, s.window, s.inflight
+	st.Learns, st.CodecGranted, st.CodecBytes = s.recv.learns, s.recv.granted.Load(), s.recv.bytes.Load()
 	cov := d.cov.Clone() // what it points to does not change
 	d.mu.Unlock()
 	var newest, oldest int64

@@ -159,7 +159,7 @@ func runStress(t *testing.T, log commitlog.Log, devices, messages int) {
 	var edges []*simEdge
 	for i := range devices {
 		e := newSimEdge(fmt.Sprintf("device-%d", i), i%3 == 2)
-		e.real = true
+		e.codec.real = true
 		fill(e, e.device+"-first-", 5)
 		for n := range 5 {
 			s.names.Store(fmt.Sprintf("%s-first-%d", e.device, n+1), true)
@@ -259,7 +259,7 @@ func TestOutOfStep(t *testing.T) {
 	h := startHub(logtest.NewMem(1), Options{}, false)
 	defer func() { _ = h.stop() }()
 	e := newSimEdge("a", false)
-	e.real = true
+	e.codec.real = true
 	fill(e, "m", 6)
 	for connected := false; !connected; {
 		err := e.connect(h.Ingest)

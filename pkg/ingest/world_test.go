@@ -2,11 +2,9 @@ package ingest
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -17,36 +15,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// encoder is the sending half of a connection's codec session.
-type encoder interface {
-	Append(dst []byte, b *stream.Batch) ([]byte, error)
-}
-
-// plain passes batches by reference. The real codec keeps compressors in a pool
-// of the process, which channels of a bubble of fake time may not cross; what
-// runs in real time uses it.
-type plain struct{}
-
-var inTransit sync.Map // of packets to *stream.Batch
-
-var lastPacket atomic.Uint64
-
-func (plain) Append(dst []byte, b *stream.Batch) ([]byte, error) {
-	packet := binary.BigEndian.AppendUint64(dst, lastPacket.Add(1))
-	inTransit.Store(string(packet), b)
-	return packet, nil
-}
-
-func (plain) Decode(packet []byte, device string) (stream.Batch, error) {
-	b, ok := inTransit.LoadAndDelete(string(packet))
-	if !ok {
-		return stream.Batch{}, errors.New("not a packet")
-	}
-	got := *b.(*stream.Batch)
-	got.ID.Device = device
-	return got, nil
-}
 
 // checked is a log that notes when ingest gives it what it must not: an entry
 // that settles a settled number. The log would reject it, and so hide that
@@ -168,7 +136,7 @@ func startHub(log commitlog.Log, o Options, fake bool) *hub {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &hub{New(log, o), cancel, make(chan error, 1)}
 	if fake {
-		h.newDecoder = func() decoder { return plain{} }
+		h.newDecoder = newPlainDecoder
 	}
 	go func() { h.done <- h.Run(ctx) }()
 	return h
