@@ -25,6 +25,7 @@ type welcome struct {
 	window   int // batches
 	packet   int // bytes of a PUBLISH; 0: no limit
 	alias    bool
+	codecs   wire.CodecGrant // zero: rows
 }
 
 // dial opens a connection to t: TCP, then TLS where t asks for it.
@@ -70,8 +71,8 @@ func (u *Uplink) open(ctx context.Context, t target) (*link, error) {
 	// A write that hangs must not outlast ctx.
 	defer context.AfterFunc(ctx, func() { conn.hurry(time.Now()) })()
 	l := newLink(u, conn)
-	props := wire.FormatHeld(u.buf.Held())
-	request, err := u.connectPacket(props)
+	held := wire.FormatHeld(u.buf.Held())
+	request, err := u.connectPacket(held)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -83,7 +84,7 @@ func (u *Uplink) open(ctx context.Context, t target) (*link, error) {
 	}
 	l.welcome, err = readWelcome(answer)
 	if err == nil {
-		err = u.greet(l.welcome, props)
+		err = u.greet(l.welcome, held)
 	}
 	if err != nil {
 		l.close()
@@ -101,7 +102,11 @@ func (u *Uplink) connectPacket(held []stream.Property) (*paho.Connect, error) {
 			SessionExpiryInterval: &zero, ReceiveMaximum: &receive, MaximumPacketSize: &packet, RequestProblemInfo: true,
 		},
 	}
-	for _, p := range append([]stream.Property{wire.FormatVersion()}, held...) {
+	said := []stream.Property{wire.FormatVersion()}
+	if o, ok := u.offer(time.Now()); ok {
+		said = append(said, wire.FormatCodecOffer(o))
+	}
+	for _, p := range append(said, held...) {
 		c.Properties.User.Add(p.Key, p.Value)
 	}
 	if u.o.Secret == nil {
@@ -149,6 +154,7 @@ func readWelcome(c *paho.Connack) (w welcome, err error) {
 	}
 	w = welcome{window: maxWindow, alias: p.TopicAliasMaximum != nil && *p.TopicAliasMaximum > 0}
 	user := properties(p.User)
+	w.codecs, _ = wire.ParseCodecGrant(user) // none is an older hub
 	if w.log, err = wire.ParseLogID(user); err == nil {
 		w.coverage, err = wire.ParseCoverage(user)
 	}

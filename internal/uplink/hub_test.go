@@ -12,6 +12,7 @@ import (
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/buffer"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -37,6 +38,7 @@ type testHub struct {
 	doubles  int
 	batches  int
 	connects int
+	resumes  int // codec sessions that went on
 	peers    []*mqttfront.Peer
 
 	// The behaviour; guarded by mu. connect may refuse. broken makes a batch
@@ -45,7 +47,11 @@ type testHub struct {
 	welcome mqttfront.Welcome
 	broken  func(*stream.Batch) bool
 	answer  func(*stream.Batch, mqttfront.Settle) bool
-	forget  bool                 // names no epoch
+	forget  bool                  // names no epoch
+	old     bool                  // knows no codec but rows
+	state   int                   // granted to codec sessions; 0: none is kept
+	lie     func(*codec.Position) // about where a resumed session stands
+	current *hubSession
 	delay   func() time.Duration // of each PUBACK
 	lag     time.Duration        // for delay: 10 ms while a batch is refused for another one
 }
@@ -57,7 +63,7 @@ func newHub(t testing.TB) *testHub {
 	}
 	h := &testHub{
 		t: t, addr: l.Addr().String(), streams: make(map[stream.ID]*kept),
-		log: stream.LogID{Name: stream.NewEpoch(), Incarnation: stream.NewEpoch()},
+		log: stream.LogID{Name: stream.NewEpoch(), Incarnation: stream.NewEpoch()}, state: codec.DefaultState,
 	}
 	front := mqttfront.New(h, mqttfront.Options{Listeners: []net.Listener{l}, MinVersion: 5, MaxPacketSize: 1 << 20})
 	runUntilEnd(t, front.Run)
@@ -107,7 +113,31 @@ func (h *testHub) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Sessi
 	if !h.forget {
 		w.User = append(w.User, wire.FormatCoverage(h.coverage(held))...)
 	}
-	return &hubSession{h: h, dec: wire.NewDecoder(wire.DecoderOptions{}), refusing: make(map[stream.Lane]uint64)}, w, nil
+	s := &hubSession{h: h, dec: wire.NewDecoder(wire.DecoderOptions{}), refusing: make(map[stream.Lane]uint64)}
+	if offer, ok := wire.ParseCodecOffer(p.User); ok && !h.old {
+		w.User = append(w.User, wire.FormatCodecGrant(h.grant(s, offer)))
+	}
+	h.current = s
+	return s, w, nil
+}
+
+// grant gives s a decoder as the offer asks for; h.mu is held.
+func (h *testHub) grant(s *hubSession, o wire.CodecOffer) wire.CodecGrant {
+	g, d := wire.CodecGrant{Codec: codec.Learning, State: h.state}, wire.DecoderOptions{State: h.state}
+	if last := h.current; last != nil {
+		last.gone = true // what it still reads counts for nothing
+		if kept := last.dec.Session(); kept != nil && o.Resume && h.state > 0 {
+			if at := kept.Position(); at.Bodies >= o.Oldest && at.Bodies <= o.Last {
+				g.Resume, g.At, d.Session = true, at, kept
+				h.resumes++
+			}
+		}
+	}
+	if g.Resume && h.lie != nil {
+		h.lie(&g.At)
+	}
+	s.dec = wire.NewDecoder(d)
+	return g
 }
 
 // coverage is what the hub has of the epochs held; h.mu is held.
@@ -144,6 +174,7 @@ func (h *testHub) coverage(held []stream.Held) (cov []stream.EpochCoverage) {
 type hubSession struct {
 	h        *testHub
 	dec      *wire.Decoder
+	gone     bool                   // a later connection of the device took over
 	refusing map[stream.Lane]uint64 // by lane: the first number refused; the reader's own
 }
 
@@ -155,6 +186,9 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 	h := s.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if s.gone {
+		return
+	}
 	h.batches++
 	if h.delay != nil {
 		now := settle

@@ -1,11 +1,6 @@
 package uplink
 
-import (
-	"time"
-
-	"github.com/packetboat/packetboat/pkg/buffer"
-	"github.com/packetboat/packetboat/pkg/stream"
-)
+import "github.com/packetboat/packetboat/pkg/stream"
 
 // shares decides whose turn it is: the highest lane that has a batch, but a
 // lower one that was passed over too often goes first.
@@ -39,16 +34,4 @@ func (s *shares) pick(due func(stream.Lane) bool) (lane stream.Lane, ok bool) {
 		}
 	}
 	return lane, ok
-}
-
-// wait is how long a lane with backlog b may still collect; 0: its batch is
-// due, negative: there is nothing to wait for.
-func (p BatchPolicy) wait(b buffer.Backlog, now time.Time) time.Duration {
-	switch {
-	case b.Messages == 0:
-		return -1
-	case p.Age < 0, b.Messages >= int64(p.Messages), b.Bytes >= int64(p.Bytes):
-		return 0
-	}
-	return max(p.Age-now.Sub(b.OldestAppend), 0)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/buffer"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -30,6 +31,11 @@ type flight struct {
 	bytes   int
 	sent    time.Time
 	fresh   bool // sent self-contained
+	learned bool // by the learning codec
+	// session counts the codec's sessions on this connection, bodies the bodies
+	// in this one behind the batch; 0: none.
+	session int
+	bodies  uint64
 }
 
 // lane is a link's view of one lane.
@@ -59,6 +65,11 @@ type link struct {
 	aliased bool // the hub knows the alias
 	encoder *wire.Encoder
 	buf     []byte
+
+	mode     mode // as granted
+	state    int  // limit of the session in use
+	sessions int  // begun on this connection
+	distrust bool // rows, although more is granted
 
 	flights  map[uint16]*flight
 	bytes    int // of all flights
@@ -94,13 +105,10 @@ func (noAuth) Authenticated()                     {}
 
 // begin prepares for the first batch, after the welcome.
 func (l *link) begin() {
-	o := wire.EncoderOptions{}
-	if l.welcome.packet > 0 {
-		// Fixed header, topic, packet id, properties with the alias.
-		o.MaxBytes = max(l.welcome.packet-(5+2+len(l.topic)+2+1+3), 1)
-	}
-	l.encoder = wire.NewEncoder(o)
+	l.mode = mode{l.u.o.Codec, l.u.o.CodecState}.within(l.welcome.codecs)
+	l.encode(l.u.resume(l.welcome.codecs, l.mode))
 	for _, id := range stream.Lanes {
+		l.u.rhythms[id].forget(l.u.buf.Unsent(id).Messages)
 		l.lanes[id] = lane{most: l.u.o.Lanes[id].Messages, probe: true}
 	}
 }
@@ -144,6 +152,7 @@ func (l *link) run(ctx context.Context) error {
 		case <-l.client.Done():
 		case <-l.session.news:
 		case <-l.u.buf.Ready():
+			l.listen(time.Now())
 			for i := range l.lanes {
 				l.lanes[i].probe = true
 			}
@@ -254,7 +263,9 @@ func (l *link) due(id stream.Lane, now time.Time, wait *time.Duration) bool {
 	case l.suspect != 0:
 		return l.suspect == id
 	default:
-		switch d := l.u.o.Lanes[id].wait(l.u.buf.Unsent(id), now); {
+		b, r := l.u.buf.Unsent(id), l.u.rhythms[id]
+		r.look(b.Messages, now)
+		switch d := l.u.o.Lanes[id].wait(b, now, r); {
 		case d > 0:
 			*wait = min(*wait, d)
 			return false
@@ -263,6 +274,20 @@ func (l *link) due(id stream.Lane, now time.Time, wait *time.Duration) bool {
 		}
 		return true
 	}
+}
+
+// listen notes what has arrived.
+func (l *link) listen(now time.Time) {
+	for _, id := range stream.Lanes {
+		l.u.rhythms[id].look(l.u.buf.Unsent(id).Messages, now)
+	}
+}
+
+// requeue gives a batch back to the buffer, which is no arrival.
+func (l *link) requeue(id stream.ID, first uint64) {
+	l.u.buf.Requeue(id, first)
+	r := l.u.rhythms[id.Lane]
+	r.seen = max(r.seen, l.u.buf.Unsent(id.Lane).Messages)
 }
 
 // reserve is the part of the window that only urgent batches use: they need not
@@ -282,17 +307,20 @@ func (l *link) sendFrom(id stream.Lane) error {
 		la.probe = false
 		return nil
 	}
+	l.u.rhythms[id].took(len(b.Records))
 	b.Flags |= stream.FIFO
-	fresh := l.encoder.Fresh()
+	if l.distrust && !time.Now().Before(l.u.distrusted) {
+		l.encode(memory{})
+	}
 	packet, err := l.encoder.Append(l.buf[:0], &b)
 	if err != nil {
 		return l.unfit(&b, err)
 	}
 	l.buf = packet
-	return l.publish(&b, packet, fresh)
+	return l.publish(&b, packet)
 }
 
-func (l *link) publish(b *stream.Batch, packet []byte, fresh bool) error {
+func (l *link) publish(b *stream.Batch, packet []byte) error {
 	p := &paho.Publish{QoS: 1, Topic: l.topic, Payload: packet, Properties: &paho.PublishProperties{}}
 	if l.welcome.alias {
 		one := uint16(1)
@@ -306,8 +334,13 @@ func (l *link) publish(b *stream.Batch, packet []byte, fresh bool) error {
 	}
 	f := &flight{
 		id: b.ID, first: b.First, records: len(b.Records), bytes: len(packet),
-		sent: time.Now(), fresh: fresh,
+		sent: time.Now(), fresh: l.encoder.WasFresh(), learned: l.mode.codec == codec.Learning && !l.distrust,
+		bodies: l.encoder.Bodies(),
 	}
+	if f.fresh {
+		l.sessions++
+	}
+	f.session = l.sessions
 	for _, loss := range b.Losses {
 		f.losses = append(f.losses, loss.Range)
 	}
@@ -329,6 +362,15 @@ func (l *link) publish(b *stream.Batch, packet []byte, fresh bool) error {
 		s.BatchesSent++
 		s.MessagesSent += int64(len(b.Records))
 		s.LossesDeclared += int64(len(b.Losses))
+		s.PayloadBytes += int64(len(packet))
+		s.BodyBytes += int64(l.encoder.BodyBytes())
+		switch {
+		case !f.fresh || !f.learned:
+		case l.state == 0:
+			s.BatchesSelfContained++
+		default:
+			s.SessionsFresh++
+		}
 	})
 	return nil
 }

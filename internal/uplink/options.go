@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -44,6 +45,15 @@ type Options struct {
 	// BackoffMin and BackoffMax bound the pause between two tries; defaults
 	// 200 ms and 30 s.
 	BackoffMin, BackoffMax time.Duration
+	// Codec encodes the batches where the hub takes it; default codec.Learning.
+	Codec codec.ID
+	// CodecState is the most memory that the codec keeps for the link, in bytes,
+	// cut to codec.MinState … codec.MaxState; default codec.DefaultState. The hub
+	// may grant less.
+	CodecState int
+	// CodecKeep is how long what the codec has learned outlives a connection;
+	// default 1 h, negative: not at all.
+	CodecKeep time.Duration
 	// Logger is where events go; nil: nowhere.
 	Logger *slog.Logger
 }
@@ -81,6 +91,13 @@ func (o Options) withDefaults() Options {
 	o.ProgressTimeout = orDefault(o.ProgressTimeout, time.Minute)
 	o.BackoffMin = orDefault(o.BackoffMin, 200*time.Millisecond)
 	o.BackoffMax = max(orDefault(o.BackoffMax, 30*time.Second), o.BackoffMin)
+	if o.Codec != codec.Rows {
+		o.Codec = codec.Learning
+	}
+	o.CodecState = min(max(orDefault(o.CodecState, codec.DefaultState), codec.MinState), codec.MaxState)
+	if o.CodecKeep == 0 {
+		o.CodecKeep = time.Hour
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -131,7 +131,7 @@ func TestBatchPolicy(t *testing.T) {
 		{"age", p, buffer.Backlog{Messages: 1, OldestAppend: now.Add(-time.Hour)}, 0},
 		{"at once", BatchPolicy{Messages: 10, Bytes: 100, Age: -1}, buffer.Backlog{Messages: 1, OldestAppend: now}, 0},
 	} {
-		if got := c.p.wait(c.b, now); got != c.want {
+		if got := c.p.wait(c.b, now, &rhythm{}); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 // takeAcks deals with the PUBACKs that have come.
 func (l *link) takeAcks() error {
 	acks, bad := l.session.take()
+	decoded := uint64(0) // bodies of the session in use
 	for _, a := range acks {
 		f := l.flights[a.id]
 		delete(l.flights, a.id)
@@ -24,12 +25,15 @@ func (l *link) takeAcks() error {
 		if err := l.answer(f, a); err != nil {
 			return err
 		}
+		if a.code != codePayload && f.session == l.sessions {
+			decoded = f.bodies
+		}
 		if la.inFlight == 0 {
 			la.blocked = false
 		}
 		if len(l.flights) == 0 && l.drain {
-			l.drain = false
-			l.encoder.Reset()
+			l.drain, decoded = false, 0
+			l.encode(memory{})
 		}
 		l.u.count(func(s *Stats) {
 			s.LastAck, s.LastRoundTrip = a.at, a.at.Sub(f.sent)
@@ -38,6 +42,7 @@ func (l *link) takeAcks() error {
 			}
 		})
 	}
+	l.confirm(decoded)
 	if bad != nil {
 		return &ending{what: bad.Error(), err: bad}
 	}
@@ -50,9 +55,9 @@ func (l *link) answer(f *flight, a ack) error {
 	case 0, codeNoSubscribers:
 		return l.settle(f, a)
 	case codePayload:
-		return l.undecodable(f)
+		return l.undecodable(f, a)
 	}
-	l.u.buf.Requeue(f.id, f.first)
+	l.requeue(f.id, f.first)
 	l.lanes[f.id.Lane].blocked = true
 	pause, ok := wire.RetryAfter(a.user)
 	if !ok {
@@ -94,6 +99,9 @@ func (l *link) settle(f *flight, a ack) error {
 	la := &l.lanes[f.id.Lane]
 	la.most = min(max(la.most, 1)*2, l.u.o.Lanes[f.id.Lane].Messages)
 	l.settled, l.u.poison = true, backoff{min: time.Second, max: 5 * time.Minute}
+	if f.learned && f.records > 0 {
+		l.u.distrust.reset()
+	}
 	l.u.count(func(s *Stats) {
 		s.BatchesSettled++
 		s.MessagesSettled += int64(f.records)
@@ -104,15 +112,21 @@ func (l *link) settle(f *flight, a ack) error {
 // undecodable deals with a batch that the hub could not decode. All that was
 // sent after it is refused too; when the last of it is answered, this lane
 // begins anew, self-contained. What is refused although it was self-contained
-// is halved until one message is left, and this one is quarantined.
-func (l *link) undecodable(f *flight) error {
-	l.u.buf.Requeue(f.id, f.first)
+// is sent as rows, which every hub reads alike; what is refused as rows is
+// halved until one message is left, and this one is quarantined.
+func (l *link) undecodable(f *flight, a ack) error {
+	l.requeue(f.id, f.first)
 	l.u.count(func(s *Stats) { s.BatchesBad++ })
+	explained := l.regrant(a)
 	if l.drain {
 		return nil // out of step since an earlier one
 	}
 	l.drain, l.suspect = true, f.id.Lane
-	if !f.fresh {
+	if !f.fresh || explained {
+		return nil
+	}
+	if f.learned && f.records > 0 {
+		l.distrustCodec()
 		return nil
 	}
 	if f.records > 1 {
@@ -133,7 +147,7 @@ func (l *link) undecodable(f *flight) error {
 // does not fit the hub's packet limit. It is halved until one message is left,
 // which then can never be sent.
 func (l *link) unfit(b *stream.Batch, err error) error {
-	l.u.buf.Requeue(b.ID, b.First)
+	l.requeue(b.ID, b.First)
 	record := errors.Is(err, codec.ErrInvalid)
 	if !record && !errors.Is(err, wire.ErrTooLarge) {
 		return fmt.Errorf("encode a batch: %w", err)

@@ -48,6 +48,18 @@ type Stats struct {
 	EpochsStale     int64 // epochs given up because their log forgot them
 	BytesSent       int64 // on the connection, below TLS and above TCP
 	BytesReceived   int64
+	// PayloadBytes are the batches' own, without MQTT, BodyBytes those of their
+	// encoded records alone.
+	PayloadBytes, BodyBytes int64
+
+	Codec                string // how batches are encoded now; "" before the first connection
+	SessionsFresh        int64  // codec sessions begun
+	SessionsResumed      int64  // codec sessions that went on over a new connection
+	BatchesSelfContained int64  // each a session of its own, because the hub keeps none
+	GrantsLowered        int64  // times the hub gave a codec session up
+	CodecDistrusted      int64  // times the codec was given up for a while
+	CodecStateBytes      int    // memory of the codec session
+
 	InFlightBatches int
 	InFlightBytes   int
 	WindowBatches   int           // the hub's Receive Maximum
@@ -86,6 +98,10 @@ func (u *Uplink) observe(l *link) {
 	u.count(func(s *Stats) {
 		s.Log, s.WindowBatches, s.PacketLimit = l.welcome.log, l.welcome.window, l.welcome.packet
 		s.InFlightBatches, s.InFlightBytes = len(l.flights), l.bytes
+		s.CodecStateBytes = 0
+		if x := l.encoder.Session(); x != nil {
+			s.CodecStateBytes = x.StateBytes()
+		}
 	})
 }
 

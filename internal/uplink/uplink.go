@@ -42,12 +42,17 @@ type Uplink struct {
 	stats Stats // guarded by mu
 
 	// Run's own.
-	stalls   int     // connections in a row that ended without a PUBACK
-	poison   backoff // between quarantined messages
-	at       int     // the next of targets
-	retries  backoff
-	via      *target // where the last hub referred to
-	referred int     // hubs in a row that referred to another
+	stalls   int                            // connections in a row that ended without a PUBACK
+	poison   backoff                        // between quarantined messages
+	rhythms  [len(stream.Lanes) + 1]*rhythm // of arrivals, by lane
+	memory   memory                         // the codec's session, while there is no connection
+	distrust backoff                        // how long rows are sent after the codec failed
+	// distrusted is until when rows are sent because the codec failed.
+	distrusted time.Time
+	at         int // the next of targets
+	retries    backoff
+	via        *target // where the last hub referred to
+	referred   int     // hubs in a row that referred to another
 }
 
 // New makes an uplink. Run reports what is wrong with o.
@@ -55,8 +60,12 @@ func New(buf Buffer, o Options) *Uplink {
 	o = o.withDefaults()
 	u := &Uplink{
 		o: o, buf: buf, stats: Stats{State: Down, Since: time.Now()},
-		poison:  backoff{min: time.Second, max: 5 * time.Minute},
-		retries: backoff{min: o.BackoffMin, max: o.BackoffMax},
+		poison:   backoff{min: time.Second, max: 5 * time.Minute},
+		distrust: backoff{min: distrustMin, max: distrustMax},
+		retries:  backoff{min: o.BackoffMin, max: o.BackoffMax},
+	}
+	for i := range u.rhythms {
+		u.rhythms[i] = &rhythm{}
 	}
 	u.bad = stream.CheckDeviceID(o.Device)
 	for _, text := range o.URLs {
@@ -116,6 +125,7 @@ func (u *Uplink) connection(ctx context.Context, t target) error {
 	u.observe(l)
 	began := time.Now()
 	err = l.run(ctx)
+	u.keep(l)
 	u.buf.RequeueAll()
 	u.count(func(s *Stats) {
 		s.InFlightBatches, s.InFlightBytes = 0, 0

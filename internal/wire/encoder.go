@@ -68,6 +68,10 @@ func (e *Encoder) Reset() {
 	}
 }
 
+// WasFresh reports whether the batch encoded last is self-contained, and marked
+// reset.
+func (e *Encoder) WasFresh() bool { return e.msg.GetReset_() }
+
 // Fresh reports whether the next batch will be self-contained.
 func (e *Encoder) Fresh() bool { return !e.session.begun || e.selfContained() }
 
