@@ -56,6 +56,12 @@ func printStatus(w io.Writer, s *httpapi.Status) error {
 		fmt.Fprintf(tw, "%s\t%s\n", what, fmt.Sprintf(format, args...))
 	}
 	line("devices", "%d connected; %d connects, %d of them took over, %d expelled", s.Connected, s.Connects, s.Takeovers, s.Expelled)
+	if c := &s.Codec; c.Sessions+c.Kept+c.Fresh+c.Resumed+c.SelfContained > 0 {
+		line("codec", "%d sessions learn, %d are kept for devices that are away: %.1f and %.1f of %.1f MiB", c.Sessions, c.Kept,
+			mib(c.StateBytes), mib(c.KeptBytes), mib(c.TotalBytes))
+		line("codec sessions", "%d began fresh, %d were resumed; dropped: %s; %d batches stood for themselves for want of room",
+			c.Fresh, c.Resumed, nonZero(c.Dropped), c.SelfContained)
+	}
 	line("gate", "%d connections came, %d passed; %d wait, %d in a handshake; delayed %d by rate, %d by handshakes",
 		s.Gate.Arrived, s.Gate.Accepted, s.Gate.Waiting, s.Gate.Handshaking, s.Gate.Delayed, s.Gate.FullHandshakes)
 	line("closed before MQTT", "%s", nonZero(s.Gate.Refused))
@@ -81,6 +87,8 @@ func printStatus(w io.Writer, s *httpapi.Status) error {
 	}
 	return tw.Flush()
 }
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // twice is the line about two live devices with one id.
 func twice(d *httpapi.Duplicate) string {

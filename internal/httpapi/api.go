@@ -38,6 +38,8 @@ type Link struct {
 	Remote string
 	// Duplicate is the last sign of two live devices with this id; nil: none.
 	Duplicate *Duplicate
+	// Codec is how its batches are encoded; nil: it is not connected.
+	Codec *DeviceCodec
 }
 
 // Options are what an API is made of.

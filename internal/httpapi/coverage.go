@@ -75,6 +75,17 @@ type Device struct {
 	Remote    string     `json:"remote,omitempty"`     // address of the connection, or of the last one
 	// Duplicate is the last sign of two live devices with this id.
 	Duplicate *Duplicate `json:"duplicate,omitempty"`
+	// Codec is how its batches are encoded, while it is connected.
+	Codec *DeviceCodec `json:"codec,omitempty"`
+}
+
+// DeviceCodec tells of a connection's codec session.
+type DeviceCodec struct {
+	Name string `json:"name"` // rows, or the newest that both sides speak
+	// LimitBytes is how much the session may keep in memory, 0 where every batch
+	// stands for itself; StateBytes what it does.
+	LimitBytes int64 `json:"limit_bytes"`
+	StateBytes int64 `json:"state_bytes"`
 }
 
 // DeviceStreams answers /api/v1/devices/{id}/streams.

@@ -104,7 +104,7 @@ func (a *API) links() map[string]Link {
 
 func (a *API) device(id string, link Link) Device {
 	return Device{Device: id, Shard: commitlog.ShardOf(id, a.o.Log.Shards()), Connected: link.Connected,
-		Since: timeOrNil(link.Since), LastBatch: timeOrNil(link.LastBatch), Remote: link.Remote, Duplicate: link.Duplicate}
+		Since: timeOrNil(link.Since), LastBatch: timeOrNil(link.LastBatch), Remote: link.Remote, Duplicate: link.Duplicate, Codec: link.Codec}
 }
 
 func timeOrNil(t time.Time) *time.Time {

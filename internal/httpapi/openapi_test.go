@@ -105,7 +105,7 @@ func TestDocumentMatchesAnswers(t *testing.T) {
 	for name, v := range map[string]any{
 		"Problem": Problem{}, "Log": LogInfo{}, "Device": Device{}, "DeviceList": DeviceList{}, "Ranges": Ranges{},
 		"Loss": Loss{}, "Stream": Stream{}, "DeviceStreams": DeviceStreams{}, "Record": Line{},
-		"Status": Status{}, "Duplicate": Duplicate{}, "GateStatus": GateStatus{}, "TLSStatus": TLSStatus{},
+		"Status": Status{}, "CodecStatus": CodecStatus{}, "DeviceCodec": DeviceCodec{}, "Duplicate": Duplicate{}, "GateStatus": GateStatus{}, "TLSStatus": TLSStatus{},
 	} {
 		s, ok := d.Components.Schemas[name]
 		if !ok {
@@ -114,8 +114,8 @@ func TestDocumentMatchesAnswers(t *testing.T) {
 		}
 		compare(t, d, name, s, reflect.TypeOf(v))
 	}
-	if n := len(d.Components.Schemas); n != 13 {
-		t.Errorf("%d schemas, of which 13 are compared", n)
+	if n := len(d.Components.Schemas); n != 15 {
+		t.Errorf("%d schemas, of which 15 are compared", n)
 	}
 	var reasons []any
 	for _, r := range stream.Reasons {

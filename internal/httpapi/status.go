@@ -22,6 +22,7 @@ type Status struct {
 	RefusedConnects map[string]int64 `json:"refused_connects"`
 	Gate            GateStatus       `json:"gate"`
 	TLS             *TLSStatus       `json:"tls,omitempty"`
+	Codec           CodecStatus      `json:"codec"`
 	// Problems are sentences for the operator; none: all is well.
 	Problems []string `json:"problems"`
 }
@@ -54,6 +55,20 @@ type TLSStatus struct {
 	Revoked          int        `json:"revoked"` // certificates on them
 	NextUpdate       *time.Time `json:"next_update,omitempty"`
 	Stale            bool       `json:"stale"` // NextUpdate has passed
+}
+
+// CodecStatus tells of what is learned of the devices' messages, so that they
+// take fewer bytes on the link. Bytes are of memory, exact.
+type CodecStatus struct {
+	Sessions      int64            `json:"sessions"`       // of connected devices that may learn
+	StateBytes    int64            `json:"state_bytes"`    // that they keep
+	Kept          int64            `json:"kept"`           // sessions of devices that are away
+	KeptBytes     int64            `json:"kept_bytes"`     // that they keep
+	TotalBytes    int64            `json:"total_bytes"`    // codec.total_bytes: the bound of both
+	Fresh         int64            `json:"fresh"`          // sessions that began with nothing learned
+	Resumed       int64            `json:"resumed"`        // that went on at a new connection
+	SelfContained int64            `json:"self_contained"` // batches of devices that could learn and had no room for it
+	Dropped       map[string]int64 `json:"dropped"`        // sessions, by reason
 }
 
 func (a *API) status(w http.ResponseWriter, _ *http.Request, _ url.Values) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/pki"
 	"github.com/packetboat/packetboat/internal/wire"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/ingest"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -68,7 +69,8 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 		return nil, mqttfront.Welcome{}, b.refusal(hello.Device, err)
 	}
 	b.stats.connects.Add(1)
-	b.say("device connected", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held))
+	b.say("device connected", hello.Device, "remote", addr(p.Remote), "transport", p.Transport, "certificate", len(pki.DeviceOf(p.TLS)) > 0, "streams_held", len(hello.Held),
+		"codec", max(welcome.Codec.Codec, codec.Rows).String(), "codec_state", welcome.Codec.State, "codec_resumed", welcome.Codec.Resume)
 	s := &session{bridge: b, device: hello.Device, ingest: ing, peer: p, goodUntil: pki.GoodUntil(p.TLS),
 		up: wire.UpTopic(hello.Device), down: strings.TrimSuffix(wire.UpTopic(hello.Device), "up") + "down"}
 	b.mu.Lock()
@@ -77,8 +79,22 @@ func (b *bridge) Connect(ctx context.Context, p *mqttfront.Peer) (mqttfront.Sess
 	return s, mqttfront.Welcome{
 		ReceiveMaximum:    uint16(min(welcome.WindowMessages, 65535)),
 		MaximumPacketSize: uint32(welcome.PacketBytes),
-		User:              append([]stream.Property{wire.FormatLogID(welcome.Log)}, wire.FormatCoverage(welcome.Coverage)...),
+		User:              welcomeProperties(&welcome),
 	}, nil
+}
+
+// welcomeProperties are the user properties of CONNACK.
+func welcomeProperties(w *ingest.Welcome) []stream.Property {
+	return slices.Concat([]stream.Property{wire.FormatLogID(w.Log)}, granted(w.Codec), wire.FormatCoverage(w.Coverage))
+}
+
+// granted is the answer to what an edge offers of codecs; none to an edge that
+// offered nothing, or goes on as before.
+func granted(g ingest.CodecGrant) []stream.Property {
+	if g == (ingest.CodecGrant{}) {
+		return nil
+	}
+	return []stream.Property{wire.FormatCodecGrant(wire.CodecGrant(g))}
 }
 
 // recheckEvery is how soon a connection ends whose device has lost its secret.
@@ -197,7 +213,10 @@ func (b *bridge) check(ctx context.Context, p *mqttfront.Peer) (h ingest.Hello, 
 	if err != nil {
 		return h, refuse(&b.stats.badHello, mqttfront.ProtocolError, "pb-held is malformed", err)
 	}
-	return ingest.Hello{Device: p.ClientID, Version: version, Held: held, Partial: wire.HeldIsPartial(p.User)}, nil
+	codecs, _ := wire.ParseCodecOffer(p.User) // none, or not readable: rows, that every hub takes
+	return ingest.Hello{
+		Device: p.ClientID, Version: version, Held: held, Partial: wire.HeldIsPartial(p.User), Codec: ingest.CodecOffer(codecs),
+	}, nil
 }
 
 // refusal tells a device why ingest does not take it.
@@ -293,7 +312,7 @@ func result(o ingest.Outcome) mqttfront.Result {
 	case ingest.Refused:
 		return mqttfront.Result{Code: mqttfront.QuotaExceeded, User: []stream.Property{wire.FormatRetryAfter(o.RetryAfter)}}
 	}
-	return mqttfront.Result{Code: mqttfront.PayloadFormatInvalid}
+	return mqttfront.Result{Code: mqttfront.PayloadFormatInvalid, User: granted(o.Codec)}
 }
 
 // revokeCode is the DISCONNECT code for the reason of a revocation.

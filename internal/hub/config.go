@@ -14,6 +14,7 @@ import (
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/obs"
 	"github.com/packetboat/packetboat/internal/pki"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/local"
 )
@@ -34,6 +35,7 @@ type Config struct {
 	Accept         Accept        `yaml:"accept"`
 	Store          Store         `yaml:"store"`
 	Limits         Limits        `yaml:"limits"`
+	Codec          Codec         `yaml:"codec"`
 	Log            obs.LogConfig `yaml:"log"`
 }
 
@@ -90,6 +92,15 @@ type Limits struct {
 	MaxDevices     int          `yaml:"max_devices" doc:"connections at once"`
 }
 
+// Codec bounds what is learned of the devices' messages, so that they take
+// fewer bytes on the link.
+type Codec struct {
+	StateBytes  config.Bytes    `yaml:"state_bytes" doc:"memory that the codec session of one device may take; 0: every batch stands for itself"`
+	TotalBytes  config.Bytes    `yaml:"total_bytes" doc:"memory of all of them, those kept included; beyond it the longest away are dropped, then devices go on with batches that stand for themselves"`
+	Keep        config.Duration `yaml:"keep" doc:"how long a session is kept when its connection has ended, so that the next one goes on with it; 0: not at all"`
+	KeepDevices int             `yaml:"keep_devices" doc:"for how many devices; 0: none"`
+}
+
 // Defaults are a hub on loopback with its log in the working directory, or
 // where the service manager says (systemd's STATE_DIRECTORY).
 func Defaults() Config {
@@ -104,6 +115,7 @@ func Defaults() Config {
 		Accept:  Accept{Rate: 200, Burst: 400, PerAddress: 64, Handshakes: 64},
 		Store:   Store{MinFree: local.DefaultMinFree},
 		Limits:  Limits{WindowMessages: 16, PacketBytes: 512 << 10, TotalBytes: 256 << 20, MaxDevices: 10_000},
+		Codec:   Codec{StateBytes: codec.DefaultState, TotalBytes: 1 << 30, Keep: config.Duration(time.Hour), KeepDevices: 10_000},
 		Log:     obs.DefaultLog(),
 	}
 }
@@ -122,6 +134,8 @@ var limits = []struct {
 	// CONNECT itself may carry 60 KB of ranges that the edge holds.
 	{"limits.packet_bytes", func(c *Config) int64 { return int64(c.Limits.PacketBytes) }, 128 << 10, 4 << 20, true, "CONNECT alone may need 128KiB, and a batch has to fit into one transaction"},
 	{"limits.total_bytes", func(c *Config) int64 { return int64(c.Limits.TotalBytes) }, 8 << 20, 1 << 40, true, "a few batches have to fit"},
+	{"codec.total_bytes", func(c *Config) int64 { return int64(c.Codec.TotalBytes) }, codec.MinState, 1 << 40, true, "one session has to fit; codec.state_bytes: 0 turns them off"},
+	{"codec.keep_devices", func(c *Config) int64 { return int64(c.Codec.KeepDevices) }, 0, 1_000_000, false, "0 keeps none"},
 	{"accept.rate", func(c *Config) int64 { return int64(c.Accept.Rate) }, 0, 100_000, false, "a TLS handshake costs up to a millisecond of CPU; 0 is no bound"},
 	{"accept.burst", func(c *Config) int64 { return int64(c.Accept.Burst) }, 1, 100_000, false, "at least one has to come in"},
 	{"accept.per_address", func(c *Config) int64 { return int64(c.Accept.PerAddress) }, 0, 10_000, false, "each one is a file descriptor; 0 is no bound"},
@@ -149,11 +163,24 @@ func (c *Config) Check(r *config.Report) {
 	if n := c.Store.Retention.MaxBytes; n > 0 && n < 16<<20 {
 		r.Add("store.retention.max_bytes", "is less than 16MiB", "0 keeps records for ever")
 	}
+	c.Codec.check(r)
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		r.Add("tls", "names only one of cert_file and key_file", "TLS needs both, cleartext neither")
 	}
 	c.TLS.check(r)
 	c.Listen.check(r, c.TLS.CertFile != "")
+}
+
+func (c *Codec) check(r *config.Report) {
+	if n := c.StateBytes; n != 0 && (n < codec.MinState || n > codec.MaxState) {
+		r.Add("codec.state_bytes", fmt.Sprintf("is out of range: 0, or %s to %s", config.Bytes(codec.MinState), config.Bytes(codec.MaxState)),
+			"less learns nothing that lasts, more no device needs")
+	} else if c.TotalBytes < n {
+		r.Add("codec.total_bytes", "is less than codec.state_bytes", "one session has to fit")
+	}
+	if k := time.Duration(c.Keep); k < 0 || k > 7*24*time.Hour {
+		r.Add("codec.keep", "is out of range: 0 to 168h", "what was learned is old by then; 0 keeps nothing")
+	}
 }
 
 // check looks at how devices prove themselves with certificates.

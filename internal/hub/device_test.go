@@ -29,7 +29,8 @@ type device struct {
 type hello struct {
 	id, username, secret string
 	held                 []stream.Held
-	user                 []stream.Property // instead of version and held
+	codec                *wire.CodecOffer  // nil: an older edge
+	user                 []stream.Property // instead of version, held and codec
 	will                 []byte            // to be published to the topic of batches
 }
 
@@ -54,6 +55,9 @@ func dialOver(t *testing.T, conn net.Conn, h hello) (*device, *paho.Connack, err
 	props := h.user
 	if props == nil {
 		props = append([]stream.Property{wire.FormatVersion()}, wire.FormatHeld(h.held)...)
+		if h.codec != nil {
+			props = append(props, wire.FormatCodecOffer(*h.codec))
+		}
 	}
 	cp := &paho.Connect{ClientID: h.id, KeepAlive: 30, CleanStart: true, Properties: &paho.ConnectProperties{RequestProblemInfo: true}}
 	for _, p := range props {

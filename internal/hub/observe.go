@@ -9,6 +9,8 @@ import (
 
 	"github.com/packetboat/packetboat/internal/httpapi"
 	"github.com/packetboat/packetboat/internal/obs"
+	"github.com/packetboat/packetboat/pkg/codec"
+	"github.com/packetboat/packetboat/pkg/ingest"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -33,6 +35,7 @@ func (h *Hub) observe() {
 		return nil
 	})
 	h.metrics.Register(h.emitIngest)
+	h.metrics.Register(h.emitCodec)
 	h.metrics.Register(h.emitStore)
 	h.metrics.Register(h.emitFront)
 	h.metrics.Register(h.emitBridge)
@@ -47,7 +50,7 @@ func (h *Hub) links() []httpapi.Link {
 	links := make([]httpapi.Link, 0, len(all))
 	for i := range all {
 		d := &all[i]
-		l := httpapi.Link{Device: d.Device, Connected: d.Connected, Since: d.Since, LastBatch: d.LastBatch, Remote: d.Origin, Duplicate: duplicate(d)}
+		l := httpapi.Link{Device: d.Device, Connected: d.Connected, Since: d.Since, LastBatch: d.LastBatch, Remote: d.Origin, Duplicate: duplicate(d), Codec: codecOf(d)}
 		for _, s := range d.Streams {
 			if s.Absent > 0 {
 				if l.Absent == nil {
@@ -59,6 +62,17 @@ func (h *Hub) links() []httpapi.Link {
 		links = append(links, l)
 	}
 	return links
+}
+
+// codecOf tells of a connected device's codec session.
+func codecOf(d *ingest.DeviceStatus) *httpapi.DeviceCodec {
+	switch {
+	case !d.Connected:
+		return nil
+	case d.Learns:
+		return &httpapi.DeviceCodec{Name: codec.Learning.String(), LimitBytes: d.CodecGranted, StateBytes: d.CodecBytes}
+	}
+	return &httpapi.DeviceCodec{Name: codec.Rows.String()}
 }
 
 // byLabel emits one counter per key of a closed set.
@@ -99,6 +113,18 @@ func (h *Hub) emitIngest(e *obs.Emit) {
 	e.Counter("stale_streams_total", "Held streams that the log has answered for and forgotten.", float64(s.StaleStreams))
 	e.Counter("log_went_back_total", "Times a device showed that the log had gone back unnoticed.", float64(s.WentBack))
 	e.Counter("incarnations_total", "Incarnations that the log took because of that.", float64(s.Incarnations))
+}
+
+func (h *Hub) emitCodec(e *obs.Emit) {
+	s := h.ingest.Stats().Codec
+	e.Gauge("codec_sessions", "Devices connected now whose codec session may learn.", float64(s.Sessions))
+	e.Gauge("codec_state_bytes", "What these sessions keep in memory.", float64(s.StateBytes))
+	e.Gauge("codec_kept_sessions", "Sessions kept for devices that are away.", float64(s.Kept))
+	e.Gauge("codec_kept_bytes", "What these keep in memory.", float64(s.KeptBytes))
+	e.Counter("codec_fresh_sessions_total", "Sessions that began with nothing learned.", float64(s.Fresh))
+	e.Counter("codec_resumed_sessions_total", "Sessions that went on at a new connection.", float64(s.Resumed))
+	byLabel(e, "codec_dropped_sessions_total", "Sessions let go of.", "reason", s.Dropped)
+	e.Counter("codec_self_contained_batches_total", "Batches of devices that could learn and had no room for it.", float64(s.SelfContained))
 }
 
 func (h *Hub) emitStore(e *obs.Emit) {

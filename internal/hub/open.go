@@ -153,7 +153,17 @@ func (h *Hub) ingestOptions() ingest.Options {
 		// Every device that may connect gets a window.
 		WindowBytes: int64(l.MaxDevices) * int64(l.WindowMessages) * int64(l.PacketBytes),
 		MaxIdle:     l.MaxDevices, Logger: h.log.With("component", "ingest"),
+		CodecState: orNone(int(h.c.Codec.StateBytes)), CodecTotal: int64(h.c.Codec.TotalBytes),
+		CodecKeep: orNone(time.Duration(h.c.Codec.Keep)), CodecKept: orNone(h.c.Codec.KeepDevices),
 	}
+}
+
+// orNone makes 0, which in the configuration is none, what it is in Options.
+func orNone[T int | time.Duration](n T) T {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 func (h *Hub) frontOptions() mqttfront.Options {

@@ -27,6 +27,7 @@ func (h *Hub) status() httpapi.Status {
 		DuplicateDevices: in.Twins, Duplicates: h.duplicates(in.Twins), RefusedConnects: b.refused(),
 		Gate: httpapi.GateStatus{Waiting: g.Waiting, Handshaking: g.Handshaking, Arrived: g.Arrived, Accepted: g.Accepted,
 			Delayed: g.Delayed, FullHandshakes: g.FullHandshakes, Refused: g.Refused},
+		Codec:    codecStatus(&in.Codec, int64(h.c.Codec.TotalBytes)),
 		Problems: []string{},
 	}
 	problem := func(what string, err error) {
@@ -45,6 +46,11 @@ func (h *Hub) status() httpapi.Status {
 	problem("tls", h.tls.Err())
 	s.Problems = append(s.Problems, tlsWarnings(t, time.Now())...)
 	return s
+}
+
+func codecStatus(s *ingest.CodecStats, total int64) httpapi.CodecStatus {
+	return httpapi.CodecStatus{Sessions: s.Sessions, StateBytes: s.StateBytes, Kept: s.Kept, KeptBytes: s.KeptBytes, TotalBytes: total,
+		Fresh: s.Fresh, Resumed: s.Resumed, SelfContained: s.SelfContained, Dropped: s.Dropped}
 }
 
 // duplicates lists devices of which there seem to be two, if there were n signs.
