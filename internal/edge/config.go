@@ -9,6 +9,7 @@ import (
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/internal/obs"
 	"github.com/packetboat/packetboat/internal/pki"
+	"github.com/packetboat/packetboat/pkg/codec"
 )
 
 // EnvPrefix begins every environment variable of the edge's configuration.
@@ -103,7 +104,15 @@ type Hub struct {
 	Username   string          `yaml:"username" doc:"default: the device id"`
 	SecretFile string          `yaml:"secret_file" doc:"the device's secret, as packetboat-hub device add printed it"`
 	KeepAlive  config.Duration `yaml:"keep_alive" doc:"longest silence on the link"`
+	Codec      Codec           `yaml:"codec"`
 	TLS        TLS             `yaml:"tls"`
+}
+
+// Codec says how what goes to the hub is made small.
+type Codec struct {
+	Name       CodecName       `yaml:"name" doc:"learning: both sides learn what the sensors say; rows: as for a hub that knows nothing else"`
+	StateBytes config.Bytes    `yaml:"state_bytes" doc:"memory for what is learned, at most; the hub may grant less"`
+	Keep       config.Duration `yaml:"keep" doc:"how long what was learned outlives a connection; 0: not at all"`
 }
 
 // TLS names PEM files; they are read again when they change.
@@ -131,7 +140,7 @@ func Defaults() Config {
 			MaxKeepAlive: config.Duration(time.Minute),
 		},
 		Buffer: Buffer{MaxBytes: 1 << 30, LazySync: config.Duration(100 * time.Millisecond)},
-		Hub:    Hub{KeepAlive: config.Duration(30 * time.Second)},
+		Hub:    Hub{KeepAlive: config.Duration(30 * time.Second), Codec: Codec{Name: LearningCodec, StateBytes: codec.DefaultState, Keep: config.Duration(time.Hour)}},
 		Log:    obs.DefaultLog(),
 	}
 }
@@ -141,12 +150,13 @@ func (c *Config) anonymous() bool {
 	return c.AllowAnonymous || c.Sensors.UsersFile == ""
 }
 
-// BoundedMemory is what the bounds of the configuration let the sensors' side
-// hold, in bytes: messages that wait for the disk, here and in the buffer, those
-// that wait for subscribers, retained ones, and 20 KiB a connection.
+// BoundedMemory is what the bounds of the configuration let an edge hold, in
+// bytes: on the sensors' side messages that wait for the disk, here and in the buffer, those
+// that wait for subscribers, retained ones, and 20 KiB a connection; and what the
+// link's codec learns, with the copy that it can go back to.
 func (c *Config) BoundedMemory() int64 {
 	s := &c.Sensors
-	return 2*int64(s.MaxPendingBytes) + int64(s.MaxQueuedBytes) + int64(s.MaxRetainedBytes) + int64(s.MaxClients)*20<<10
+	return 2*int64(s.MaxPendingBytes) + int64(s.MaxQueuedBytes) + int64(s.MaxRetainedBytes) + int64(s.MaxClients)*20<<10 + 2*int64(c.Hub.Codec.StateBytes)
 }
 
 // JournalDir is where the journal of a data directory lives.

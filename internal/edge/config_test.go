@@ -107,7 +107,7 @@ func TestSampleConfiguration(t *testing.T) {
 	}
 	// What a commented key shows as default is the default.
 	for _, k := range []string{"max_clients", "accept_rate", "max_packet_bytes", "max_inflight", "max_pending_bytes", "max_sessions", "session_expiry", "max_subscriptions", "max_topic_levels",
-		"max_queued_messages", "max_queued_bytes", "max_retained", "max_retained_bytes", "max_keep_alive", "max_state", "lazy_sync", "hub.keep_alive", "http_public", "allow_anonymous"} {
+		"max_queued_messages", "max_queued_bytes", "max_retained", "max_retained_bytes", "max_keep_alive", "max_state", "lazy_sync", "hub.keep_alive", "codec.name", "state_bytes", "codec.keep", "http_public", "allow_anonymous"} {
 		d := Defaults()
 		i := slices.IndexFunc(config.Describe(&d, ""), func(x config.Key) bool { return x.Name == k || strings.HasSuffix(x.Name, "."+k) })
 		if want := "#" + k[strings.LastIndex(k, ".")+1:] + ": " + config.Describe(&d, "")[i].Default + "\n"; !strings.Contains(string(sample), want) {
@@ -149,6 +149,8 @@ func TestViolations(t *testing.T) {
 		least + "lanes: [{name: bulk, filters: [a], batch: {messages: -1, bytes: 2MiB, age: 2h}}]\n":          {"batch.messages: is out of range", "batch.bytes: is out", "batch.age: is more"},
 		"device: a\nhub: {urls: [h:1884, http://h, tcp://, tcp://u:p@h, tcp://h/x, 'tcp://h:0x', tls://h]}\n": {"urls[0]: \"h:1884\"", "urls[1]: \"http://h\" has the scheme http", "urls[2]: \"tcp://\" names no host", "urls[3]: ", "urls[4]: ", "urls[5]: "},
 		"device: a\nhub: {urls: [tls://h], secret_file: " + secret + ", tls: {cert_file: /x}}\n":              {"hub.tls: names only one of"},
+		"device: a\nhub: {urls: [tcp://h], codec: {name: zstd, state_bytes: 1KiB, keep: 2d}}\n":               {`hub.codec.name: "zstd" is not a codec: write learning or rows`, "hub.codec.state_bytes: is out of range: 256KiB to 64MiB", "hub.codec.keep: is out of range: 0s to 1d"},
+		"device: a\nhub: {urls: [tcp://h], codec: {name: rows, state_bytes: 64MiB, keep: 0s}}\n":              {},
 		"device: a\nhub: {urls: [tls://h], secret_file: /nowhere, tls: {ca_file: /nowhere}}\n":                {"hub.secret_file: read the secret", "hub.tls: read the authorities"},
 	} {
 		_, err := load(t, text)
@@ -177,6 +179,7 @@ func TestWarnings(t *testing.T) {
 		"device: a\nhub: {urls: [tcp://127.0.0.1], secret_file: " + secret + "}\n":      "may read it",
 		"device: a\nhub: {urls: [tls://h, mqtt://h], secret_file: " + secret + "}\n":    "in clear",
 		"device: a\nhub: {urls: [tcp://h], tls: {server_name: x}}\n":                    "no url of the hub uses it",
+		"device: a\nhub: {urls: [tcp://h], codec: {name: rows}}\n":                      "several times the bytes",
 		"device: a\nhub: {urls: [tcp://localhost, mqtts://h], tls: {server_name: x}}\n": "",
 	} {
 		c, err := load(t, text)

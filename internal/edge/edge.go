@@ -152,6 +152,10 @@ func (e *Edge) linkOptions() (o uplink.Options, err error) {
 	o = uplink.Options{
 		Device: c.Device, URLs: c.Hub.URLs, Username: c.Hub.Username, Lanes: c.batches(),
 		KeepAlive: time.Duration(c.Hub.KeepAlive), Logger: e.log.With("part", "uplink"),
+		Codec: c.Hub.Codec.Name.id(), CodecState: int(c.Hub.Codec.StateBytes), CodecKeep: time.Duration(c.Hub.Codec.Keep),
+	}
+	if o.CodecKeep == 0 {
+		o.CodecKeep = -1 // not at all
 	}
 	if c.Hub.SecretFile != "" {
 		o.Secret = func() ([]byte, error) { return pki.ReadSecret(c.Hub.SecretFile) }

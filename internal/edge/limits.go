@@ -6,6 +6,7 @@ import (
 
 	"github.com/packetboat/packetboat/internal/config"
 	"github.com/packetboat/packetboat/pkg/buffer"
+	"github.com/packetboat/packetboat/pkg/codec"
 )
 
 // limits of the configuration: key, least, most, and why.
@@ -33,6 +34,8 @@ var limits = []struct {
 	{"buffer.max_bytes", func(c *Config) int64 { return int64(c.Buffer.MaxBytes) }, 16 << 20, 1 << 40, size, "the journal is made of segments of a few MiB"},
 	{"buffer.lazy_sync", func(c *Config) int64 { return int64(c.Buffer.LazySync) }, int64(time.Millisecond), int64(time.Minute), span, "a power cut costs the QoS 0 messages of this time"},
 	{"buffer.max_state", func(c *Config) int64 { return int64(c.Buffer.MaxState) }, 0, buffer.MaxStateBytes, size, "it is a part of max_bytes with an index in memory; 0 chooses"},
+	{"hub.codec.state_bytes", func(c *Config) int64 { return int64(c.Hub.Codec.StateBytes) }, codec.MinState, codec.MaxState, size, "a few hundred topics have to fit, and it is memory at the hub too"},
+	{"hub.codec.keep", func(c *Config) int64 { return int64(c.Hub.Codec.Keep) }, 0, int64(24 * time.Hour), span, "a hub forgets too, after an hour as a rule; 0 keeps nothing"},
 	{"hub.keep_alive", func(c *Config) int64 { return int64(c.Hub.KeepAlive) }, int64(time.Second), int64(18 * time.Hour), span, "MQTT counts it in seconds, up to 65,535"},
 }
 

@@ -86,6 +86,7 @@ func (e *Edge) emitLink(m *obs.Emit) {
 	m.Counter("link_messages_quarantined_total", "Messages that the hub cannot decode.", float64(s.Quarantined))
 	m.Counter("link_messages_too_large_total", "Messages that exceed the hub's packet limit.", float64(s.TooLarge))
 	m.Counter("link_epochs_stale_total", "Epochs given up because their log forgot them.", float64(s.EpochsStale))
+	emitCodec(m, &s)
 	m.Gauge("link_in_flight_batches", "Batches sent and not answered.", float64(s.InFlightBatches))
 	m.Gauge("link_in_flight_bytes", "Bytes of batches sent and not answered.", float64(s.InFlightBytes))
 	m.Gauge("link_window_batches", "Batches that the hub lets be in flight.", float64(s.WindowBatches))

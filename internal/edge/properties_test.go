@@ -13,6 +13,7 @@ import (
 
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/wire"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -20,14 +21,22 @@ import (
 type miniHub struct {
 	t   testing.TB
 	log stream.LogID
+	old bool // knows no codec but rows
 
 	mu      sync.Mutex
 	records []stream.Record // guarded by mu
 	losses  []stream.Loss   // guarded by mu
 }
 
-func (h *miniHub) Connect(context.Context, *mqttfront.Peer) (mqttfront.Session, mqttfront.Welcome, error) {
-	return &miniSession{h, wire.NewDecoder(wire.DecoderOptions{})}, mqttfront.Welcome{User: []stream.Property{wire.FormatLogID(h.log)}}, nil
+func (h *miniHub) Connect(_ context.Context, p *mqttfront.Peer) (mqttfront.Session, mqttfront.Welcome, error) {
+	w := mqttfront.Welcome{User: []stream.Property{wire.FormatLogID(h.log)}}
+	d := wire.DecoderOptions{}
+	if o, ok := wire.ParseCodecOffer(p.User); ok && !h.old {
+		g := wire.CodecGrant{Codec: o.Codec, State: codec.DefaultState}
+		d.State = g.State
+		w.User = append(w.User, wire.FormatCodecGrant(g))
+	}
+	return &miniSession{h, wire.NewDecoder(d)}, w, nil
 }
 
 type miniSession struct {

@@ -43,6 +43,7 @@ type LinkStatus struct {
 	BatchesInFlight  int          `json:"batches_in_flight"`
 	BytesSent        int64        `json:"bytes_sent"`
 	BytesReceived    int64        `json:"bytes_received"`
+	Codec            *CodecStatus `json:"encoding,omitempty"` // nil before the first connection
 }
 
 // MessageStatus counts messages over the life of the journal: accepted is
@@ -173,7 +174,7 @@ func (e *Edge) linkStatus() LinkStatus {
 	return LinkStatus{
 		State: u.State, Since: utc(u.Since), Hub: u.Hub, LastError: u.LastError, LastErrorAt: utc(u.LastErrorAt), RetryAt: utc(u.RetryAt),
 		LastAck: utc(u.LastAck), RoundTripSeconds: u.LastRoundTrip.Seconds(), Connects: u.Connects, BatchesInFlight: u.InFlightBatches,
-		BytesSent: u.BytesSent, BytesReceived: u.BytesReceived,
+		BytesSent: u.BytesSent, BytesReceived: u.BytesReceived, Codec: codecStatus(&u),
 	}
 }
 

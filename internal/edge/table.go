@@ -31,6 +31,9 @@ func (s *Status) Print(w io.Writer) error {
 		line("last error", "%s ago: %s", spanOf(s.Now.Sub(s.Link.LastErrorAt)), s.Link.LastError)
 	}
 	line("sent", "%s, received %s, %d connects", sizeOf(s.Link.BytesSent), sizeOf(s.Link.BytesReceived), s.Link.Connects)
+	if s.Link.Codec != nil {
+		line("codec", "%s", s.Link.Codec.line())
+	}
 	line("accepted", "%s messages", count(s.Messages.Accepted))
 	line("settled", "%s", count(s.Messages.Settled))
 	line("waiting", "%s, and %s in flight", count(s.Messages.Queued), count(s.Messages.InFlight))

@@ -49,6 +49,9 @@ func (c *Config) hubWarnings() (list []string) {
 	if c.Hub.TLS != (TLS{}) && !secured {
 		list = append(list, "hub.tls: no url of the hub uses it: write tls://")
 	}
+	if c.Hub.Codec.Name == RowsCodec {
+		list = append(list, "hub.codec.name: rows take several times the bytes on the link that learning takes")
+	}
 	return list
 }
 

@@ -96,7 +96,7 @@ func (l *link) encode(k memory) {
 	}
 	l.state = m.state
 	l.encoder = wire.NewEncoder(wire.EncoderOptions{
-		MaxBytes: l.room(), Codec: m.codec, State: m.state, BatchState: l.u.o.CodecState, Session: k.session,
+		MaxBytes: l.room(), Codec: m.codec, State: m.state, BatchState: l.batchState, Session: k.session,
 	})
 	l.u.count(func(s *Stats) {
 		s.Codec = m.String()

@@ -66,10 +66,12 @@ type link struct {
 	encoder *wire.Encoder
 	buf     []byte
 
-	mode     mode // as granted
-	state    int  // limit of the session in use
-	sessions int  // begun on this connection
-	distrust bool // rows, although more is granted
+	mode  mode // as granted
+	state int  // limit of the session in use
+	// batchState is the limit of what a self-contained batch takes.
+	batchState int
+	sessions   int  // begun on this connection
+	distrust   bool // rows, although more is granted
 
 	flights  map[uint16]*flight
 	bytes    int // of all flights
@@ -106,6 +108,10 @@ func (noAuth) Authenticated()                     {}
 // begin prepares for the first batch, after the welcome.
 func (l *link) begin() {
 	l.mode = mode{l.u.o.Codec, l.u.o.CodecState}.within(l.welcome.codecs)
+	l.batchState = l.mode.state
+	if l.batchState == 0 {
+		l.batchState = l.u.o.CodecState
+	}
 	l.encode(l.u.resume(l.welcome.codecs, l.mode))
 	for _, id := range stream.Lanes {
 		l.u.rhythms[id].forget(l.u.buf.Unsent(id).Messages)
