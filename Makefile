@@ -1,5 +1,5 @@
 # Every target is one command; `make help` lists them.
-.PHONY: help build demo test test-386 test-arm fuzz soak-front lint bench-edge cross proto ci
+.PHONY: help build demo test test-386 test-arm fuzz soak-front lint bench-edge bench-link cross proto ci
 
 help: ## this list
 	@awk -F': ## ' '/^[a-z0-9-]+:.*## / {split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: ## formatting, vet, staticcheck, protobuf, generated code
 
 bench-edge: ## durable messages/s at the edge, beside mosquitto where it is installed
 	go run ./firmware-sim bench-edge
+
+bench-link: ## bytes per message on the link, beside plain MQTT (DATA=dir measures recordings)
+	go run ./firmware-sim bench-link $(if $(DATA),--data $(DATA))
 
 cross: ## cross-compile for the edge's machines and macOS, print sizes
 	go run ./internal/chores cross

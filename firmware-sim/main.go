@@ -34,7 +34,7 @@ Exit codes: 0 done, 1 failed or a promise found broken, 2 usage, 4 cannot listen
   packetboat-sim link --listen 127.0.0.1:2884 --to 127.0.0.1:1884 --rate 20000 --schedule 10s:blackhole,40s:up
   packetboat-sim verify --receipts receipts --hub http://127.0.0.1:8460
   packetboat-sim bench --broker tcp://127.0.0.1:1883`)
-	c.AddCommand(sensorsCommand(), replayCommand(), linkCommand(), verifyCommand(), benchCommand(), benchEdgeCommand(), demoCommand(), soakFrontCommand())
+	c.AddCommand(sensorsCommand(), replayCommand(), linkCommand(), verifyCommand(), benchCommand(), benchEdgeCommand(), benchLinkCommand(), demoCommand(), soakFrontCommand())
 	cli.Version(c, obs.Version().String())
 	return c
 }

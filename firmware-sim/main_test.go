@@ -196,6 +196,8 @@ func TestUsageErrors(t *testing.T) {
 		{cli.Usage, "link --to nothing"}, {cli.Usage, "link --cut gone"}, {cli.Usage, "link --schedule 10s"}, {cli.Listen, "link --listen 256.0.0.1:1"},
 		{cli.Usage, "verify"}, {cli.Failed, "verify --receipts /nowhere/receipts"}, {cli.Usage, "verify --receipts x --hub http://["}, {cli.Usage, "bogus"},
 		{cli.Failed, "bench --broker 127.0.0.1:1 --messages 20"}, {cli.Failed, "demo --pace 1ms --out " + t.TempDir()}, {cli.Failed, "bench-edge --rounds 0"},
+		{cli.Usage, "bench-link --rounds 0"}, {cli.Usage, "bench-link --json --markdown"}, {cli.Usage, "bench-link --short --data x"}, {cli.Usage, "bench-link --only submarine"},
+		{cli.Failed, "bench-link --data /nowhere"}, {cli.Usage, "bench-link --data " + t.TempDir()},
 	} {
 		if out := sim(t, c.code, strings.Fields(c.args)...); !strings.HasPrefix(out, "packetboat-sim: ") {
 			t.Errorf("%s: %s", c.args, out)
@@ -219,6 +221,27 @@ func TestBench(t *testing.T) {
 		if got := short(d); got != want {
 			t.Errorf("%d: %s, want %s", d, got, want)
 		}
+	}
+}
+
+// What replay reads is measured, and a folder without recordings says what to do.
+func TestBenchLink(t *testing.T) {
+	if out := sim(t, cli.OK, "bench-link", "--short", "--quiet", "--rounds", "1"); !strings.Contains(out, "made-up ship, JSON per signal") {
+		t.Error(out)
+	}
+	dir := t.TempDir()
+	if out := sim(t, cli.Usage, "bench-link", "--data", dir); !strings.Contains(out, "no recordings in "+dir+"\nhint: ") {
+		t.Error(out)
+	}
+	var lines strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&lines, "{\"t\":%d.5,\"topic\":\"truck/speed\",\"payload\":\"%d\"}\n", i, i/3)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "drive.ndjson"), []byte(lines.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := sim(t, cli.OK, "bench-link", "--data", dir, "--markdown", "-q"); !strings.Contains(out, "| drive.ndjson, as recorded | 300 | ") {
+		t.Error(out)
 	}
 }
 

@@ -27,9 +27,10 @@ var rows = map[string]int{
 	"cmd/hub":      6,
 	"firmware-sim": 6,
 
-	"firmware-sim/bench": 5,
-	"firmware-sim/demo":  5,
-	"firmware-sim/soak":  5,
+	"firmware-sim/bench":     5,
+	"firmware-sim/linkbench": 5,
+	"firmware-sim/demo":      5,
+	"firmware-sim/soak":      5,
 
 	"internal/edge":      4,
 	"internal/hub":       4,

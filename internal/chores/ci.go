@@ -22,6 +22,7 @@ func ci(ctx context.Context, out io.Writer, _ []string) error {
 		{"make", "demo"},
 		{"go", "run", "./firmware-sim", "soak-front", "--short", "--minutes", "0.3", "--kill-every", "6s"},
 		{"go", "run", "./firmware-sim", "bench-edge", "--short"},
+		{"go", "run", "./firmware-sim", "bench-link", "--short"},
 	}
 	for _, s := range steps {
 		begun := time.Now()
