@@ -53,6 +53,7 @@ type demo struct {
 	client    *httpapi.Client
 	began     time.Time
 	what      string // the sensors, in words
+	plain     plain
 
 	mu     sync.Mutex
 	points []point // guarded by mu
@@ -162,6 +163,9 @@ func (d *demo) startSensors() error {
 		return errors.Join(err, d.link.Close())
 	}
 	d.what = what
+	for i := range clients {
+		clients[i].Source = d.plain.count(clients[i].Source)
+	}
 	if d.writer, err = receipts.Append(d.path("receipts")); err != nil {
 		return errors.Join(err, d.link.Close())
 	}

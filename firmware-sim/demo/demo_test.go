@@ -16,6 +16,7 @@ import (
 	"github.com/packetboat/packetboat/firmware-sim/fleet"
 	"github.com/packetboat/packetboat/firmware-sim/prove"
 	"github.com/packetboat/packetboat/internal/rig/receipts"
+	"github.com/packetboat/packetboat/internal/rig/recording"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -97,7 +98,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.writeReport(&verdict{report: report, hubVerify: "OK", tampered: "noticed", perUp: 11.2}); err != nil {
+	if err := d.writeReport(&verdict{report: report, hubVerify: "OK", tampered: "noticed", perUp: 11.2, plain: 71.31}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(d.path("report.html"))
@@ -105,7 +106,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(b)
-	for _, want := range []string{"2 messages were acknowledged", "a &lt;car&gt;", "11.20", "link cut", "edge &lt;killed&gt;", "prefers-color-scheme: dark", "noticed"} {
+	for _, want := range []string{"2 messages were acknowledged", "a &lt;car&gt;", "11.20", "71.31", "link cut", "edge &lt;killed&gt;", "prefers-color-scheme: dark", "noticed"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -167,6 +168,28 @@ func TestRecordingsFitTheActs(t *testing.T) {
 	}
 	if clients, what, err := sensors(Options{}, doors{"a:1", "b:2", "c:3"}); err != nil || len(clients) != 4 || clients[3].Broker != "ws://c:3" || !strings.HasPrefix(what, "a car with 850 sensors") {
 		t.Errorf("%v %q %v", clients, what, err)
+	}
+}
+
+// What plain MQTT would have cost is counted of what the sensors say.
+func TestPlainIsCounted(t *testing.T) {
+	var p plain
+	if p.perMessage() != 0 {
+		t.Error("something of nothing")
+	}
+	source := func(yield func(recording.Message, error) bool) {
+		_ = yield(recording.Message{Topic: "abc", Payload: make([]byte, 10)}, nil) && yield(recording.Message{Topic: "abc", Payload: make([]byte, 20)}, nil) && yield(recording.Message{}, io.EOF)
+	}
+	n := 0
+	for range p.count(source) {
+		n++
+	}
+	for range p.count(source) {
+		break
+	}
+	// fixed header 2, topic 2 + 3, packet id 2, properties 1
+	if want := float64(10+10+10+20+10+10) / 3; n != 3 || p.messages.Load() != 3 || p.perMessage() != want {
+		t.Errorf("%d passed, %d messages of %v bytes, want %v", n, p.messages.Load(), p.perMessage(), want)
 	}
 }
 

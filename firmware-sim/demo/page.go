@@ -41,7 +41,8 @@ polyline { fill: none; stroke-width: 1.8; } polyline.a { stroke: var(--a); } pol
 <tr><td>out of order</td><td class="n">{{.Report.OutOfOrder}}</td><td></td></tr>
 <tr><td>undecidable</td><td class="n">{{.Undecidable}}</td><td>left open by equal payloads</td></tr>
 <tr><td>sent again by the sensors</td><td class="n">{{.Resent}}</td><td>on {{.Connections}} connections; the edge ran {{.EdgeRuns}} times</td></tr>
-<tr><td>bytes per message on the link</td><td class="n">{{.PerUp}}</td><td>and {{.PerDown}} back</td></tr>
+<tr><td>bytes per message on the link</td><td class="n">{{.PerUp}}</td><td>and {{.PerDown}} back; everything that TCP carried, over all connections</td></tr>
+<tr><td>the same as plain MQTT</td><td class="n">{{.Plain}}</td><td>a PUBLISH with QoS 1 for each message, sent once</td></tr>
 <tr><td>the hub's own verifier</td><td></td><td>{{.HubVerify}}</td></tr>
 <tr><td>one record removed from a copy</td><td></td><td>{{.Tampered}}</td></tr>
 <tr><td>one QoS 2 record doubled in a copy</td><td></td><td>{{.Doubled}}</td></tr>

@@ -20,11 +20,12 @@ import (
 // verdict is what the proof found.
 type verdict struct {
 	report    *prove.Report
-	hubVerify string // the last line of packetboat-hub verify
-	tampered  string // what became of a log with one record less
-	doubled   string // and of one with a QoS 2 record more
-	perUp     float64
+	hubVerify string  // the last line of packetboat-hub verify
+	tampered  string  // what became of a log with one record less
+	doubled   string  // and of one with a QoS 2 record more
+	perUp     float64 // bytes on the link per message
 	perDown   float64
+	plain     float64 // what plain MQTT would have sent up
 }
 
 // proof compares receipts and log, asks the hub's own verifier, and checks that
@@ -46,11 +47,12 @@ func (d *demo) proof(ctx context.Context) error {
 	tamperErr := errors.Join(d.tamper(v, copied), d.double(v, copied))
 	link := d.link.Stats()
 	n := float64(max(report.Acknowledged, 1))
-	v.perUp, v.perDown = float64(link.BytesUp)/n, float64(link.BytesDown)/n
+	v.perUp, v.perDown, v.plain = float64(link.BytesUp)/n, float64(link.BytesDown)/n, d.plain.perMessage()
 	fmt.Fprintf(d.o.Out, "\nhub verify: %s\n", v.hubVerify)
 	fmt.Fprintf(d.o.Out, "one record removed from a copy: %s\n", v.tampered)
 	fmt.Fprintf(d.o.Out, "one QoS 2 record doubled in a copy: %s\n", v.doubled)
-	fmt.Fprintf(d.o.Out, "on the link: %.2f bytes per message up, %.2f down\n\n", v.perUp, v.perDown)
+	fmt.Fprintf(d.o.Out, "on the link: %.2f bytes per message up, %.2f down, all connections and what was sent again included; plain MQTT: %.2f up, each message sent once (%.1f times as much)\n\n",
+		v.perUp, v.perDown, v.plain, v.plain/max(v.perUp, 0.01))
 	fmt.Fprintf(d.o.Out, "acknowledged %d, missing %d, double %d", report.Acknowledged, report.Missing, report.Double)
 	if report.Undecidable > 0 {
 		fmt.Fprintf(d.o.Out, ", undecidable %d (sent again, with the payload of a neighbour)", report.Undecidable)

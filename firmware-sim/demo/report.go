@@ -138,7 +138,7 @@ func (d *demo) writeReport(v *verdict) error {
 		Report                  any
 		HubVerify, Tampered     string
 		Doubled, Several        string
-		PerUp, PerDown          string
+		PerUp, PerDown, Plain   string
 		EdgeRuns, Points        int
 		Pictures                []picture
 		Resent, Connections     int64
@@ -147,7 +147,7 @@ func (d *demo) writeReport(v *verdict) error {
 		What: d.what, When: time.Now().UTC().Format("2006-01-02 15:04 UTC"),
 		Machine: fmt.Sprintf("%s/%s, %d CPUs, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
 		OK:      v.report.OK(), Report: v.report, HubVerify: v.hubVerify, Tampered: v.tampered, Doubled: v.doubled, Several: several(v.report.QoS2),
-		PerUp: fmt.Sprintf("%.2f", v.perUp), PerDown: fmt.Sprintf("%.2f", v.perDown), EdgeRuns: d.edgeRuns, Points: len(points),
+		PerUp: fmt.Sprintf("%.2f", v.perUp), PerDown: fmt.Sprintf("%.2f", v.perDown), Plain: fmt.Sprintf("%.2f", v.plain), EdgeRuns: d.edgeRuns, Points: len(points),
 		Resent: d.fleet.Stats().Resent, Connections: d.fleet.Stats().Connections, Undecidable: v.report.Undecidable, Unexpected: v.report.Unexpected,
 	}
 	for _, p := range plots {
