@@ -72,9 +72,6 @@ func (e *Encoder) Reset() {
 // reset.
 func (e *Encoder) WasFresh() bool { return e.msg.GetReset_() }
 
-// Fresh reports whether the next batch will be self-contained.
-func (e *Encoder) Fresh() bool { return !e.session.begun || e.selfContained() }
-
 func (e *Encoder) selfContained() bool { return e.learn != nil && e.o.State <= 0 }
 
 // Session is the codec session in use, nil if there is none that the next

@@ -285,9 +285,11 @@ func FuzzText(f *testing.F) {
 	f.Add(e + ":c;a=" + logs[1].String() + ";n=7/1-3,5")
 	f.Add(e + ":n=1-9;nl=3-4;u=2")
 	f.Add("60000")
+	f.Add("2;s=3-9")
+	f.Add("2;m=2097152;s=7/0123456789abcdef")
 	f.Fuzz(func(t *testing.T, text string) {
-		props := make([]stream.Property, 0, 7)
-		for _, k := range []string{PropVersion, PropHeld, PropLog, PropCoverage, PropRetryAfter, PropLost, PropIn} {
+		props := make([]stream.Property, 0, 8)
+		for _, k := range []string{PropVersion, PropHeld, PropLog, PropCoverage, PropRetryAfter, PropLost, PropIn, PropCodec} {
 			props = append(props, stream.Property{Key: k, Value: text})
 		}
 		if held, err := ParseHeld(props); err == nil {
@@ -303,6 +305,16 @@ func FuzzText(f *testing.F) {
 		}
 		if d, ok := RetryAfter(props); ok && (d < 0 || d > MaxRetryAfter) {
 			t.Fatal(d)
+		}
+		if o, ok := ParseCodecOffer(props); ok {
+			if again, ok := ParseCodecOffer([]stream.Property{FormatCodecOffer(o)}); !ok || again != o {
+				t.Fatalf("%+v\n%+v", o, again)
+			}
+		}
+		if g, ok := ParseCodecGrant(props); ok {
+			if again, ok := ParseCodecGrant([]stream.Property{FormatCodecGrant(g)}); !ok || again != g {
+				t.Fatalf("%+v\n%+v", g, again)
+			}
 		}
 		_, _ = ParseVersion(props)
 		_, _ = ParseLogID(props)
