@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -56,6 +57,51 @@ func TestDocumentedExamples(t *testing.T) {
 	}}, {Epoch: epochs[1]}})
 	answer := FormatAnswer(stream.NewRangeSet(stream.Range{First: 17, Last: 20}), stream.NewRangeSet(stream.Range{First: 3, Last: 3}))
 	for _, p := range append(append(held, cov...), answer...) {
+		if want := "`" + p.Key + ": " + p.Value + "`"; !strings.Contains(string(text), want) {
+			t.Errorf("not in docs/protocol.md: %s", want)
+		}
+	}
+}
+
+// The learned examples are what the encoder writes around bodies.
+func TestDocumentedLearnedExamples(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "protocol.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := examples()
+	next := func(b stream.Batch, n uint64) stream.Batch {
+		b.Records = append([]stream.Record(nil), b.Records...)
+		for i := range b.Records {
+			b.Records[i].Seq += n
+		}
+		b.First, b.Floor, b.Head, b.Oldest = b.First+n, b.First+n, b.Head+n, b.Records[0].Time
+		return b
+	}
+	enc, dec := NewEncoder(learning), NewDecoder(DecoderOptions{State: learning.State})
+	for i, want := range []string{"`0a n …`, then `18022210` `0123456789abcdeffedcba9876543210` `480258026001`", "`0a n …`, and nothing else.", "`0a n …`, then `18022210` `0123456789abcdeffedcba9876543210` `28054802`"} {
+		if i == 2 { // the next connection
+			o := learning
+			o.Session = enc.Session()
+			enc, dec = NewEncoder(o), NewDecoder(DecoderOptions{State: o.State, Session: dec.Session()})
+		}
+		packet := encode(t, enc, next(all[0], uint64(2*i)))
+		if packet[0] != 0x0a || int(packet[1]) != enc.BodyBytes() {
+			t.Fatalf("no body first: %x", packet)
+		}
+		rest := hex.EncodeToString(packet[2+enc.BodyBytes():])
+		said := strings.NewReplacer("`0a n …`, then ", "", "`0a n …`, and nothing else.", "", "`", "", " ", "").Replace(want)
+		if !strings.Contains(string(text), want) || rest != said {
+			t.Errorf("learned example %d: %s, said %s", i+1, rest, said)
+		}
+		if _, err := dec.Decode(packet, device); err != nil {
+			t.Error(err)
+		}
+	}
+	offer := FormatCodecOffer(CodecOffer{Codec: codec.Learning, Resume: true, Oldest: 41, Last: 57})
+	grant := FormatCodecGrant(CodecGrant{Codec: codec.Learning, State: codec.DefaultState, Resume: true, At: codec.Position{Bodies: 56, Digest: 0x00c0ffee12345678}})
+	less := FormatCodecGrant(CodecGrant{Codec: codec.Learning})
+	for _, p := range []stream.Property{offer, grant, less} {
 		if want := "`" + p.Key + ": " + p.Value + "`"; !strings.Contains(string(text), want) {
 			t.Errorf("not in docs/protocol.md: %s", want)
 		}
