@@ -3,7 +3,6 @@ package linkbench
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/packetboat/packetboat/internal/rig/recording"
@@ -51,6 +50,7 @@ type link struct {
 	batches []stream.Batch
 	decoded []stream.Batch
 	aliased bool
+	scales  *scales // nil: memory is not measured
 
 	sum tally
 }
@@ -67,12 +67,19 @@ type tally struct {
 	encoding, decoding           time.Duration
 	encodeAllocs, decodeAllocs   uint64
 	encoderState, decoderState   int // what the sessions say, at most
-	encoderMemory, decoderMemory int // what was measured
+	encoderMemory, decoderMemory int // what was measured at the end
+	peakMemory                   int // of both, at most
 }
 
-// group is about how many messages are encoded before they are decoded, so that
-// neither side finds its memory in the other's cache and clocks are read rarely.
-const group = 4000
+// Bounds of what is encoded before it is decoded, so that neither side finds its
+// memory in the other's cache and clocks are read rarely.
+const (
+	groupMessages = 4000
+	groupBytes    = 16 << 20
+)
+
+// batchBytes closes a batch of fewer messages: of topics and payloads.
+const batchBytes = 4 << 20
 
 // run sends all records.
 func (l *link) run(recs []stream.Record) error {
@@ -86,8 +93,8 @@ func (l *link) run(recs []stream.Record) error {
 		}
 		n := min(limit, len(recs))
 		for part := recs[:n]; len(part) > 0; {
-			k := min(max(group/l.size, 1)*l.size, len(part))
-			if err := l.exchange(part[:k]); err != nil {
+			k := l.gather(part)
+			if err := l.exchange(); err != nil {
 				return err
 			}
 			part = part[k:]
@@ -95,6 +102,30 @@ func (l *link) run(recs []stream.Record) error {
 		recs = recs[n:]
 	}
 	return nil
+}
+
+// gather makes the next batches of recs, of which each is answered before the
+// next: the floor is its first, and nothing is ahead. It returns how many
+// records are in them.
+func (l *link) gather(recs []stream.Record) (taken int) {
+	l.batches = l.batches[:0]
+	for total := 0; taken < len(recs) && taken < groupMessages && total < groupBytes; {
+		n, bytes := 0, 0
+		for n < l.size && taken+n < len(recs) && bytes < batchBytes {
+			m := &recs[taken+n].Message
+			bytes += len(m.Topic) + len(m.Payload)
+			n++
+		}
+		part := recs[taken : taken+n]
+		b := stream.Batch{
+			ID: stream.ID{Epoch: stream.Epoch{1}, Lane: stream.Normal}, First: part[0].Seq, Records: part,
+			Floor: part[0].Seq, Oldest: part[0].Time, Flags: stream.FIFO,
+		}
+		b.Head = b.Last()
+		l.batches = append(l.batches, b)
+		taken, total = taken+n, total+bytes
+	}
+	return taken
 }
 
 // connect begins a connection, as edge and hub agree on it.
@@ -138,9 +169,9 @@ func resume(edge *codec.Encoder, hub *codec.Decoder) (*codec.Encoder, *codec.Dec
 	return edge, hub, nil
 }
 
-// exchange sends recs in batches, and compares what arrives.
-func (l *link) exchange(recs []stream.Record) error {
-	if err := l.encode(recs); err != nil {
+// exchange sends the gathered batches, and compares what arrives.
+func (l *link) exchange() error {
+	if err := l.encode(); err != nil {
 		return err
 	}
 	if err := l.decode(); err != nil {
@@ -153,6 +184,7 @@ func (l *link) exchange(recs []stream.Record) error {
 	}
 	l.sum.encoderState = max(l.sum.encoderState, stateOf(l.enc.Session()))
 	l.sum.decoderState = max(l.sum.decoderState, l.dec.StateBytes())
+	l.sample()
 	return nil
 }
 
@@ -163,19 +195,9 @@ func stateOf(e *codec.Encoder) int {
 	return e.StateBytes()
 }
 
-// encode encodes recs in batches of which each is answered before the next: the
-// floor is its first, and nothing is ahead.
-func (l *link) encode(recs []stream.Record) error {
-	l.arena, l.packets, l.bodies, l.batches = l.arena[:0], l.packets[:0], l.bodies[:0], l.batches[:0]
-	for i := 0; i < len(recs); i += l.size {
-		part := recs[i:min(i+l.size, len(recs))]
-		b := stream.Batch{
-			ID: stream.ID{Epoch: stream.Epoch{1}, Lane: stream.Normal}, First: part[0].Seq, Records: part,
-			Floor: part[0].Seq, Oldest: part[0].Time, Flags: stream.FIFO,
-		}
-		b.Head = b.Last()
-		l.batches = append(l.batches, b)
-	}
+// encode encodes the gathered batches.
+func (l *link) encode() error {
+	l.arena, l.packets, l.bodies = l.arena[:0], l.packets[:0], l.bodies[:0]
 	allocs, began := mallocs(), time.Now()
 	for i := range l.batches {
 		var err error
@@ -245,29 +267,4 @@ func (l *link) decode() error {
 		}
 	}
 	return nil
-}
-
-func mallocs() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.Mallocs
-}
-
-// weigh measures the memory of both sides, by letting go of them one by one.
-func (l *link) weigh() {
-	l.arena, l.batches, l.decoded = nil, nil, nil
-	both := live()
-	l.dec = nil
-	one := live()
-	l.enc = nil
-	l.sum.decoderMemory, l.sum.encoderMemory = both-one, one-live()
-}
-
-// live is how many bytes of the heap are in use.
-func live() int {
-	runtime.GC()
-	runtime.GC() // pools let go at the second
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc)
 }

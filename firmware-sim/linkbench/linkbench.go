@@ -79,12 +79,14 @@ type Figure struct {
 	DecodeNS     float64 `json:"decode_ns_per_message"`
 	EncodeAllocs float64 `json:"encode_allocs_per_message"`
 	DecodeAllocs float64 `json:"decode_allocs_per_message"`
-	// State is what the sessions say of themselves at most, Memory what the
-	// heap had for a side at the end, all scratch space included.
+	// State is what the sessions say of themselves at most. Memory is what the
+	// heap had for a side at the end, all scratch space included, and for both at
+	// the most.
 	EncoderState  int `json:"encoder_state_bytes"`
 	DecoderState  int `json:"decoder_state_bytes"`
 	EncoderMemory int `json:"encoder_memory_bytes,omitempty"`
 	DecoderMemory int `json:"decoder_memory_bytes,omitempty"`
+	PeakMemory    int `json:"peak_memory_bytes,omitempty"`
 }
 
 // Report is everything that was measured.
@@ -189,11 +191,13 @@ func measureSet(ctx context.Context, o Options, recs []stream.Record) (r Result,
 				if err := l.run(recs); err != nil {
 					return r, fmt.Errorf("%s, batches of %d: %w", m.name, size, err)
 				}
-				if size == timed && round == 0 {
-					l.weigh()
-				}
 				if err := best.better(&l.sum, round); err != nil {
 					return r, fmt.Errorf("%s, batches of %d: %w", m.name, size, err)
+				}
+			}
+			if m.key == "learning" && size == timed {
+				if err := best.weigh(m, size, recs); err != nil {
+					return r, err
 				}
 			}
 			r.Plain = float64(best.plain) / float64(best.messages)
@@ -229,7 +233,7 @@ func (t *tally) figure(mode string, size int) Figure {
 		Connections: t.connections, Resumed: t.resumed,
 		EncodeNS: float64(t.encoding.Nanoseconds()) / n, DecodeNS: float64(t.decoding.Nanoseconds()) / n,
 		EncodeAllocs: float64(t.encodeAllocs) / n, DecodeAllocs: float64(t.decodeAllocs) / n,
-		EncoderState: t.encoderState, DecoderState: t.decoderState, EncoderMemory: t.encoderMemory, DecoderMemory: t.decoderMemory,
+		EncoderState: t.encoderState, DecoderState: t.decoderState, EncoderMemory: t.encoderMemory, DecoderMemory: t.decoderMemory, PeakMemory: t.peakMemory,
 	}
 }
 

@@ -70,7 +70,7 @@ func TestOwnDevices(t *testing.T) {
 				t.Errorf("%s, batches of %d: %v bytes when a session is resumed, %v when it is not", r.Name, size, resume.Bytes, anew.Bytes)
 			}
 		}
-		if f := r.figure("learning", timed); f.EncoderState <= 0 || f.DecoderState <= 0 || f.EncoderMemory <= 0 || f.DecoderMemory <= 0 {
+		if f := r.figure("learning", timed); f.EncoderState <= 0 || f.DecoderState <= 0 || f.EncoderMemory <= 0 || f.DecoderMemory <= 0 || f.PeakMemory < max(f.EncoderMemory, f.DecoderMemory) {
 			t.Errorf("%s: %+v", r.Name, f)
 		}
 	}
@@ -215,6 +215,33 @@ func TestWhatCannotBeMeasured(t *testing.T) {
 	cancel()
 	if err := Run(ctx, options(io.Discard)); !errors.Is(err, context.Canceled) {
 		t.Errorf("told to stop: %v", err)
+	}
+}
+
+// A batch closes on bytes too, and nothing is lost or doubled by that.
+func TestGather(t *testing.T) {
+	var recs []stream.Record
+	for i := range 50 {
+		recs = append(recs, stream.Record{Seq: uint64(i + 1), Message: stream.Message{Topic: "t", Payload: make([]byte, 1<<20)}})
+	}
+	l := &link{size: 20}
+	next, rest := uint64(1), recs
+	for len(rest) > 0 {
+		n := l.gather(rest)
+		total := 0
+		for _, b := range l.batches {
+			if b.First != next || len(b.Records) != 4 && b.Last() != 50 {
+				t.Fatalf("a batch of %d at %d, %d is next", len(b.Records), b.First, next)
+			}
+			next, total = b.Last()+1, total+len(b.Records)
+		}
+		if n != total || n > 20 {
+			t.Fatalf("%d taken, %d in batches", n, total)
+		}
+		rest = rest[n:]
+	}
+	if next != 51 {
+		t.Errorf("next is %d", next)
 	}
 }
 

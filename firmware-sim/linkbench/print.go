@@ -115,7 +115,7 @@ func (r *Report) parts() grid {
 
 // cost is what it costs the machines.
 func (r *Report) cost() grid {
-	g := grid{head: []string{fmt.Sprintf("batches of %d", timed), "topics", "rows, ns", "self-contained, ns", "learning, ns", "allocations", "state", "memory"}}
+	g := grid{head: []string{fmt.Sprintf("batches of %d", timed), "topics", "rows, ns", "self-contained, ns", "learning, ns", "allocations", "state", "memory", "peak"}}
 	for i := range r.Results {
 		s := &r.Results[i]
 		row := []string{s.Name, grouped(s.Topics)}
@@ -125,10 +125,10 @@ func (r *Report) cost() grid {
 		}
 		f := s.figure("learning", timed)
 		g.rows = append(g.rows, append(row, fmt.Sprintf("%.3f / %.3f", f.EncodeAllocs, f.DecodeAllocs),
-			fmt.Sprintf("%s / %s", kilo(f.EncoderState), kilo(f.DecoderState)), fmt.Sprintf("%s / %s", kilo(f.EncoderMemory), kilo(f.DecoderMemory))))
+			fmt.Sprintf("%s / %s", kilo(f.EncoderState), kilo(f.DecoderState)), fmt.Sprintf("%s / %s", kilo(f.EncoderMemory), kilo(f.DecoderMemory)), kilo(f.PeakMemory)))
 	}
 	g.note = "Each pair is encoding / decoding, per message, or edge / hub. Allocations, state and memory are those of the learning session: " +
-		"state as the session counts it at most, memory what the heap gave back when a side was let go, with its scratch space."
+		"state as the session counts it at most, memory what the heap gave back at the end when a side was let go, with its scratch space, peak what both had at the most."
 	return g
 }
 
