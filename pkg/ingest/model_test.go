@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/logtest"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -46,6 +47,7 @@ type model struct {
 	content map[stream.Epoch][]string
 	order   []stream.Epoch // as they began
 	n       int
+	hog     hog // of the first hub
 	met     stats
 }
 
@@ -57,7 +59,8 @@ var (
 // The promises of the protocol hold at every end: I1 nothing twice; I2 what was
 // acknowledged is in the log, or declared lost, or went with a log that was cut;
 // I3 order of fifo lanes; I4 one content for each number; I5 it comes to rest,
-// without gaps; I6 nothing is given up as stale.
+// without gaps; I6 nothing is given up as stale; I7 edge and hub never get out
+// of step, and what the hub counts of codec sessions is what there is.
 func TestAgainstModel(t *testing.T) {
 	seed := *walkSeed
 	if seed == 0 {
@@ -141,11 +144,12 @@ func (s stats) add(x stats) {
 
 func (s stats) mustHave(t *testing.T, fifo bool) {
 	t.Logf("met: %v", s)
-	names := []string{"batches", "records", "duplicates", "takeovers", "rejected", "fenced", "unknown", "other_log", "evicted", "refused shard", "refused memory"}
+	names := []string{"batches", "records", "duplicates", "takeovers", "rejected", "fenced", "unknown", "other_log", "evicted", "refused shard", "refused memory",
+		"codec resumed", "codec fresh", "codec self-contained", "codec no_room", "codec expired", "codec unwanted"}
 	if fifo {
 		names = append(names, "refused order")
 	} else {
-		names = append(names, "overlaps")
+		names = append(names, "overlaps", "codec kept_bytes", "codec out_of_range")
 	}
 	for _, k := range names {
 		if s[k] == 0 && !t.Failed() {
@@ -162,6 +166,13 @@ func (m *model) count(in *Ingest) {
 	if m.met == nil {
 		return
 	}
+	c := s.Codec
+	m.met.add(stats{
+		"codec resumed": c.Resumed, "codec fresh": c.Fresh, "codec self-contained": c.SelfContained,
+	})
+	for why, n := range c.Dropped {
+		m.met["codec "+why] += n
+	}
 	m.met.add(stats{
 		"batches": s.Batches, "records": s.Records, "duplicates": s.Duplicates, "takeovers": s.Takeovers, "recovered": s.Recovered,
 		"rejected": s.Rejected, "fenced": s.Fenced, "unknown": s.Unknown, "other_log": s.Losses["other_log"], "log_restored": s.Losses["log_restored"],
@@ -176,6 +187,8 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 	if len(plan)%2 == 0 {
 		o.PendingBytes = 500 // memory for little more than a batch
 	}
+	o.CodecState, o.CodecTotal = codec.MinState, 2*codec.MinState
+	o.CodecKeep = []time.Duration{0, time.Second, -1}[len(plan)/2%3]
 	m.world = newWorld(m.rt, 1, o)
 	defer func() {
 		for _, e := range m.edges {
@@ -193,7 +206,7 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 		"append": m.append, "evict": m.evict, "connect": m.connect, "send": m.send, "send loss": m.sendLoss, "receive": m.receive,
 		"commit": m.commit, "fault": m.fault, "flush": m.flush, "drop": m.drop, "crash": m.crashEdge,
 		"copy": m.copyDisk, "start copy": m.startCopy, "hub crash": m.hubCrash, "backup": m.takeBackup, "log goes back": m.goBack,
-		"replace log": m.replace, "tick": m.tick, "resend": m.resend, "second hub": m.secondHub,
+		"hog": m.takeRoom, "replace log": m.replace, "tick": m.tick, "resend": m.resend, "second hub": m.secondHub,
 	}
 	// What makes progress comes more often than what breaks it.
 	var deck []string
@@ -203,7 +216,7 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 	}{
 		{8, "append"}, {8, "send"}, {8, "connect"}, {10, "commit"}, {8, "receive"}, {4, "tick"}, {4, "resend"}, {2, "send loss"},
 		{2, "evict"}, {4, "fault"}, {2, "flush"}, {2, "drop"}, {2, "crash"}, {2, "second hub"}, {1, "copy"}, {1, "start copy"}, {1, "hub crash"},
-		{1, "backup"}, {1, "log goes back"}, {1, "replace log"},
+		{3, "hog"}, {1, "backup"}, {1, "log goes back"}, {1, "replace log"},
 	} {
 		for range x.n {
 			deck = append(deck, x.step)
@@ -216,6 +229,7 @@ func runModel(plan []uint64, fifo bool, met stats, trace *[]string) {
 			*trace = append(*trace, step)
 		}
 		steps[step]()
+		m.exact()
 	}
 	m.rest()
 	m.judge()
@@ -283,6 +297,9 @@ func (m *model) judge() {
 }
 
 func (m *model) judgeEdge(e *lineage, in, lost map[string]bool) {
+	if e.bads > 0 {
+		m.rt.Fatalf("I7: %d batches were bad, and the hub had not given the session up", e.bads)
+	}
 	if len(e.mem.stale) > 0 {
 		m.rt.Fatalf("I6: given up as stale: %v", e.mem.stale)
 	}

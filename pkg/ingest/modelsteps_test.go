@@ -177,6 +177,27 @@ func (m *model) tick() {
 	time.Sleep([]time.Duration{30 * time.Millisecond, 200 * time.Millisecond, 6 * time.Second}[m.pick(3)])
 }
 
+// takeRoom lets other devices take most of the memory for codec sessions, or
+// give it back.
+func (m *model) takeRoom() {
+	m.hog.k = &m.hub.keeper
+	m.hog.take([]int64{0, plainStart / 2, plainStart * 3 / 2, 2 * plainStart}[m.pick(4)])
+}
+
+// exact wants the codec sessions counted to the byte.
+func (m *model) exact() {
+	synctest.Wait()
+	if err := exact(m.hub.Ingest, m.hog); err != nil {
+		m.rt.Fatalf("I7: %v", err)
+	}
+	if m.second == nil {
+		return
+	}
+	if err := exact(m.second.Ingest); err != nil {
+		m.rt.Fatalf("I7: the second hub: %v", err)
+	}
+}
+
 func (m *model) hubCrash() { m.restart(nil) }
 
 func (m *model) restart(f func()) {
@@ -191,6 +212,7 @@ func (m *model) restart(f func()) {
 		}
 	})
 	m.count(before)
+	m.hog = hog{}
 	for _, e := range m.edges {
 		e.hangUp()
 	}

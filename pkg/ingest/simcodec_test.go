@@ -125,8 +125,8 @@ func (l *plainLearned) StateBytes() int          { return l.bytes }
 
 // plainStart and plainGrowth are the bytes of a plain session.
 const (
-	plainStart  = 1000
-	plainGrowth = 100
+	plainStart  = 60 << 10
+	plainGrowth = 7<<10 + 13
 )
 
 // plainDecoder is the receiving half.
@@ -266,11 +266,40 @@ func (c *simCodec) confirm(bodies uint64) {
 	}
 }
 
+// hog is a session of another device, without the device, that takes memory from
+// a keeper.
+type hog struct {
+	k     *keeper
+	bytes int64 // 0: it has none
+}
+
+// take makes it as large as leaves the others left bytes, where they leave it so
+// much; 0 ends it.
+func (h *hog) take(left int64) {
+	if h.bytes > 0 {
+		h.k.park("hog", nil, codec.MinState, h.bytes)
+		h.bytes = 0
+	}
+	if left == 0 {
+		return
+	}
+	g, _ := h.k.begin("hog", &CodecOffer{Codec: codec.Learning})
+	if n := h.k.limits.total - left; g.State > 0 && h.k.resize(0, n) {
+		h.bytes = n
+	}
+}
+
 // exact compares what the hub counts with what its decoders say. Everything has
 // to be at rest.
-func exact(in *Ingest) error {
+func exact(in *Ingest, hogs ...hog) error {
 	got := in.Stats().Codec
 	want := CodecStats{}
+	for _, h := range hogs {
+		if h.bytes > 0 {
+			want.Sessions++
+			want.StateBytes += h.bytes
+		}
+	}
 	for _, d := range in.devices.all(nil) {
 		d.mu.Lock()
 		s := d.session

@@ -184,8 +184,24 @@ func runStress(t *testing.T, log commitlog.Log, devices, messages int) {
 	c.calm.Store(true)
 	<-done
 	st := s.ingest().Stats()
+	if err := exact(s.ingest()); err != nil {
+		t.Error(err)
+	}
+	resumed := 0
+	for _, e := range edges {
+		resumed += e.codec.resumed
+		if e.bads > 0 {
+			t.Errorf("%d batches of %s were bad, and the hub had not given the session up", e.bads, e.device)
+		}
+	}
+	if resumed == 0 {
+		t.Error("no codec session went on at a new connection")
+	}
 	if err := s.hub.stop(); err != nil {
 		t.Error(err)
+	}
+	if c := s.ingest().Stats().Codec; c.Kept != 0 || c.KeptBytes != 0 || c.Sessions != 0 || c.StateBytes != 0 {
+		t.Errorf("after the end: %+v", c)
 	}
 	if st.PendingBytes != 0 || st.Sessions != 0 || st.WindowBytes != 0 {
 		t.Errorf("at rest: %+v", st)
