@@ -9,11 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/buffer"
 	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
+	pb "github.com/packetboat/packetboat/proto/packetboat/v1"
 )
 
 const device = "truck-17"
@@ -51,6 +54,8 @@ type testHub struct {
 	old     bool                  // knows no codec but rows
 	state   int                   // granted to codec sessions; 0: none is kept
 	lie     func(*codec.Position) // about where a resumed session stands
+	cannot  bool                  // decode what the learning codec makes
+	lower   *int                  // gives the session up, and grants so much from now on
 	current *hubSession
 	delay   func() time.Duration // of each PUBACK
 	lag     time.Duration        // for delay: 10 ms while a batch is refused for another one
@@ -175,6 +180,7 @@ type hubSession struct {
 	h        *testHub
 	dec      *wire.Decoder
 	gone     bool                   // a later connection of the device took over
+	say      []stream.Property      // to what cannot be decoded
 	refusing map[stream.Lane]uint64 // by lane: the first number refused; the reader's own
 }
 
@@ -197,12 +203,20 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 	if p.Topic != wire.UpTopic(device) || p.QoS != 1 {
 		h.t.Errorf("published to %q with QoS %d", p.Topic, p.QoS)
 	}
+	if h.lower != nil {
+		s.dec = wire.NewDecoder(wire.DecoderOptions{State: *h.lower})
+		s.say = []stream.Property{wire.FormatCodecGrant(wire.CodecGrant{Codec: codec.Learning, State: *h.lower})}
+		h.lower = nil
+	}
 	b, err := s.dec.Decode(p.Payload, device)
+	if err == nil && h.cannot && learned(h.t, p.Payload) {
+		_, err = s.dec.Decode([]byte{0xff}, device)
+	}
 	if err == nil && h.broken != nil && h.broken(&b) {
 		_, err = s.dec.Decode([]byte{0xff}, device)
 	}
 	if err != nil {
-		settle(mqttfront.Result{Code: codePayload})
+		settle(mqttfront.Result{Code: codePayload, User: s.say})
 		return
 	}
 	if b.Flags&stream.FIFO == 0 {
@@ -223,6 +237,15 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 	if h.answer == nil {
 		settle(mqttfront.Result{})
 	}
+}
+
+// learned reports whether a batch has a body of the learning codec.
+func learned(t testing.TB, payload []byte) bool {
+	var m pb.Batch
+	if err := proto.Unmarshal(payload, &m); err != nil {
+		t.Error(err)
+	}
+	return len(m.GetBody()) > 0 && m.GetCount() == 0
 }
 
 // firstOf is the lowest number that a batch settles.

@@ -16,6 +16,7 @@ import (
 // start runs an uplink until the test ends.
 func start(t testing.TB, b Buffer, o Options) (u *Uplink, stop func()) {
 	u = New(b, o)
+	u.distrust = backoff{min: 5 * time.Millisecond, max: 10 * time.Millisecond}
 	return u, runUntilEnd(t, u.Run)
 }
 
