@@ -248,7 +248,7 @@ func FuzzDecodeRows(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(body[bodyHead-1:], uint16(len(recs)))
-		c := newColumns()
+		c := newRowColumns()
 		plain, err := c.append([]byte{formPlain}, recs)
 		if err != nil {
 			f.Fatal(err)
@@ -295,7 +295,7 @@ func decodeUnchecked(body []byte, count int, limits Limits) ([]stream.Record, er
 	if err != nil {
 		return nil, err
 	}
-	d := decoder{cursor: cursor{b: plain}, left: limits.Bytes}
+	d := rowDecoder{cursor: cursor{b: plain}, left: limits.Bytes}
 	return d.decode(1, count)
 }
 

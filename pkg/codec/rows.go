@@ -27,7 +27,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // memory (some 300 kB) and, on batches of telemetry, few bytes: see the table
 // that BenchmarkLink prints.
 type packer struct {
-	columns *columns
+	columns *rowColumns
 	plain   []byte
 	zstd    *zstd.Encoder
 }
@@ -38,7 +38,7 @@ var packers = sync.Pool{New: func() any {
 	if err != nil {
 		panic(err) // the options are constants
 	}
-	return &packer{columns: newColumns(), zstd: z}
+	return &packer{columns: newRowColumns(), zstd: z}
 }}
 
 var unpackers = sync.Pool{New: func() any {
@@ -100,7 +100,7 @@ func DecodeRows(body []byte, first uint64, count int, seed uint32, limits Limits
 	if crc32.Update(seed, castagnoli, plain) != binary.LittleEndian.Uint32(body) {
 		return nil, corrupt("the check does not match")
 	}
-	d := decoder{cursor: cursor{b: plain}, left: limits.Bytes}
+	d := rowDecoder{cursor: cursor{b: plain}, left: limits.Bytes}
 	return d.decode(first, count)
 }
 

@@ -55,9 +55,9 @@ func (c *cursor) bytes(n uint64) []byte {
 	return x
 }
 
-// decoder reads the columns of a body. Payloads and correlation data of the
+// rowDecoder reads the columns of a body. Payloads and correlation data of the
 // records that it makes alias its bytes.
-type decoder struct {
+type rowDecoder struct {
 	cursor
 	left   int // content that is still allowed
 	recs   []stream.Record
@@ -67,7 +67,7 @@ type decoder struct {
 	sizes  []int // of each record's payload
 }
 
-func (d *decoder) decode(first uint64, count int) ([]stream.Record, error) {
+func (d *rowDecoder) decode(first uint64, count int) ([]stream.Record, error) {
 	if count*minRecordSize > len(d.b) {
 		return nil, corrupt("shorter than its records")
 	}
@@ -104,7 +104,7 @@ func (d *decoder) decode(first uint64, count int) ([]stream.Record, error) {
 }
 
 // take counts n bytes of content.
-func (d *decoder) take(n int) error {
+func (d *rowDecoder) take(n int) error {
 	if n > d.left {
 		return fmt.Errorf("%w: more content than allowed", ErrTooLarge)
 	}
@@ -112,7 +112,7 @@ func (d *decoder) take(n int) error {
 	return nil
 }
 
-func (d *decoder) readMetas(mixed bool) error {
+func (d *rowDecoder) readMetas(mixed bool) error {
 	if mixed {
 		d.metas = d.bytes(uint64(len(d.recs)))
 	} else {
@@ -135,7 +135,7 @@ func (d *decoder) readMetas(mixed bool) error {
 
 // readDictionary reads the topics, each as what it does not share with the one
 // before. What they take is bounded by the content allowed: each is used.
-func (d *decoder) readDictionary() error {
+func (d *rowDecoder) readDictionary() error {
 	total, last := 0, ""
 	for {
 		n := d.uvarint()
@@ -160,7 +160,7 @@ func (d *decoder) readDictionary() error {
 	}
 }
 
-func (d *decoder) readTopics() error {
+func (d *rowDecoder) readTopics() error {
 	next := make([]int, len(d.topics)+1) // 1 + number of the topic that followed; 0: none
 	d.topic = make([]int, len(d.recs))
 	used, prev := 0, 0 // prev counts from 1; 0 is before the first record
@@ -192,7 +192,7 @@ func (d *decoder) readTopics() error {
 	return nil
 }
 
-func (d *decoder) readTimes(unit int64) error {
+func (d *rowDecoder) readTimes(unit int64) error {
 	t := int64(0)
 	for i := range d.recs {
 		t += d.varint()
@@ -201,7 +201,7 @@ func (d *decoder) readTimes(unit int64) error {
 	return nil
 }
 
-func (d *decoder) readSizes() error {
+func (d *rowDecoder) readSizes() error {
 	d.sizes = make([]int, len(d.recs))
 	last := make([]int, len(d.topics))
 	for i := range d.sizes {
@@ -217,7 +217,7 @@ func (d *decoder) readSizes() error {
 	return nil
 }
 
-func (d *decoder) readBoots() error {
+func (d *rowDecoder) readBoots() error {
 	var boot stream.Epoch
 	mono := int64(0)
 	for i := range d.recs {
@@ -237,7 +237,7 @@ func (d *decoder) readBoots() error {
 	return nil
 }
 
-func (d *decoder) readProperties() error {
+func (d *rowDecoder) readProperties() error {
 	for i := range d.recs {
 		if d.metas[i]&metaProps == 0 {
 			continue
@@ -251,7 +251,7 @@ func (d *decoder) readProperties() error {
 	return nil
 }
 
-func (d *decoder) readPropertiesOf(p *stream.Properties) error {
+func (d *rowDecoder) readPropertiesOf(p *stream.Properties) error {
 	kinds := d.byte()
 	if kinds&propUnused != 0 {
 		return fmt.Errorf("%w: properties of kind %#x", ErrCorrupt, kinds)
@@ -282,10 +282,10 @@ func (d *decoder) readPropertiesOf(p *stream.Properties) error {
 	return d.take(propertiesSize(p))
 }
 
-func (d *decoder) text() []byte { return d.bytes(d.uvarint()) }
+func (d *rowDecoder) text() []byte { return d.bytes(d.uvarint()) }
 
 // readPayloads finds each payload in the column, which stands topic by topic.
-func (d *decoder) readPayloads() error {
+func (d *rowDecoder) readPayloads() error {
 	start := make([]int, len(d.topics))
 	for i, n := range d.sizes {
 		start[d.topic[i]] += n

@@ -8,8 +8,8 @@ import (
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
-// columns builds the plain form of a body. Its memory is reused.
-type columns struct {
+// rowColumns builds the plain form of a body. Its memory is reused.
+type rowColumns struct {
 	ids   map[string]int // topic to its number in the dictionary
 	next  []int          // by topic: the one that followed it last, -1: none
 	size  []int          // by topic: length of its last payload
@@ -19,10 +19,10 @@ type columns struct {
 	start []int // by topic: where its payloads begin
 }
 
-func newColumns() *columns { return &columns{ids: make(map[string]int)} }
+func newRowColumns() *rowColumns { return &rowColumns{ids: make(map[string]int)} }
 
 // append appends the plain form of recs to dst.
-func (c *columns) append(dst []byte, recs []stream.Record) ([]byte, error) {
+func (c *rowColumns) append(dst []byte, recs []stream.Record) ([]byte, error) {
 	clear(c.ids)
 	c.next, c.size, c.topic = append(c.next[:0], -1), c.size[:0], c.topic[:0]
 	uniform, err := c.check(recs)
@@ -54,34 +54,50 @@ func (c *columns) append(dst []byte, recs []stream.Record) ([]byte, error) {
 }
 
 // check refuses what cannot be encoded, and fills in the meta bytes.
-func (c *columns) check(recs []stream.Record) (uniform bool, err error) {
-	if len(recs) == 0 || len(recs) > MaxRecords {
-		return false, fmt.Errorf("%w: %d records, want 1 to %d", ErrInvalid, len(recs), MaxRecords)
+func (c *rowColumns) check(recs []stream.Record) (uniform bool, err error) {
+	if err := checkRecords(recs); err != nil {
+		return false, err
 	}
 	c.metas, uniform = c.metas[:0], true
-	total := 0
 	for i := range recs {
-		r := &recs[i]
-		if r.QoS > 2 || r.Quality > 3 || len(r.Topic) > maxTopic {
-			return false, fmt.Errorf("%w: number %d has QoS %d, time quality %d and a topic of %d bytes", ErrInvalid, r.Seq, r.QoS, r.Quality, len(r.Topic))
-		}
-		if total += contentSize(r); total > MaxBytes {
-			return false, fmt.Errorf("%w: more than %d bytes of content", ErrInvalid, MaxBytes)
-		}
-		m := r.QoS | byte(r.Quality)<<metaQualityShift
-		if r.Retain {
-			m |= metaRetain
-		}
-		if !r.Boot.IsZero() || r.Mono != 0 {
-			m |= metaBoot
-		}
-		if !r.Properties.IsZero() {
-			m |= metaProps
-		}
+		m := metaOf(&recs[i])
 		c.metas = append(c.metas, m)
 		uniform = uniform && m == c.metas[0]
 	}
 	return uniform, nil
+}
+
+// checkRecords refuses what cannot be encoded.
+func checkRecords(recs []stream.Record) error {
+	if len(recs) == 0 || len(recs) > MaxRecords {
+		return fmt.Errorf("%w: %d records, want 1 to %d", ErrInvalid, len(recs), MaxRecords)
+	}
+	total := 0
+	for i := range recs {
+		r := &recs[i]
+		if r.QoS > 2 || r.Quality > 3 || len(r.Topic) > maxTopic {
+			return fmt.Errorf("%w: number %d has QoS %d, time quality %d and a topic of %d bytes", ErrInvalid, r.Seq, r.QoS, r.Quality, len(r.Topic))
+		}
+		if total += contentSize(r); total > MaxBytes {
+			return fmt.Errorf("%w: more than %d bytes of content", ErrInvalid, MaxBytes)
+		}
+	}
+	return nil
+}
+
+// metaOf is the meta byte of a record.
+func metaOf(r *stream.Record) byte {
+	m := r.QoS | byte(r.Quality)<<metaQualityShift
+	if r.Retain {
+		m |= metaRetain
+	}
+	if !r.Boot.IsZero() || r.Mono != 0 {
+		m |= metaBoot
+	}
+	if !r.Properties.IsZero() {
+		m |= metaProps
+	}
+	return m
 }
 
 // contentSize is what a record counts towards Limits.Bytes.
@@ -113,7 +129,7 @@ func commonUnit(recs []stream.Record) int {
 }
 
 // appendTopics writes the dictionary, then a code for each record.
-func (c *columns) appendTopics(dst []byte, recs []stream.Record) []byte {
+func (c *rowColumns) appendTopics(dst []byte, recs []stream.Record) []byte {
 	c.codes = c.codes[:0]
 	prev, prevName := 0, "" // topics count from 1 here; 0 is before the first record
 	for i := range recs {
@@ -162,7 +178,7 @@ func appendTimes(dst []byte, recs []stream.Record, unit int64) []byte {
 }
 
 // appendSizes writes each payload's length less that of its topic's last.
-func (c *columns) appendSizes(dst []byte, recs []stream.Record) []byte {
+func (c *rowColumns) appendSizes(dst []byte, recs []stream.Record) []byte {
 	for i := range recs {
 		n, size := len(recs[i].Payload), &c.size[c.topic[i]]
 		dst = binary.AppendVarint(dst, int64(n)-int64(*size))
@@ -171,7 +187,7 @@ func (c *columns) appendSizes(dst []byte, recs []stream.Record) []byte {
 	return dst
 }
 
-func (c *columns) appendBoots(dst []byte, recs []stream.Record, metas []byte) []byte {
+func (c *rowColumns) appendBoots(dst []byte, recs []stream.Record, metas []byte) []byte {
 	var boot stream.Epoch
 	mono := int64(0)
 	for i := range recs {
@@ -221,7 +237,7 @@ func appendText(dst []byte, s string) []byte {
 
 // appendPayloads writes the payloads topic by topic, where they resemble each
 // other most, in the order of the dictionary.
-func (c *columns) appendPayloads(dst []byte, recs []stream.Record) []byte {
+func (c *rowColumns) appendPayloads(dst []byte, recs []stream.Record) []byte {
 	c.start = append(c.start[:0], make([]int, len(c.size))...)
 	total := 0
 	for i := range recs {

@@ -1,0 +1,106 @@
+package codec
+
+// When a message came: half a bit at 1 ms. At 1 µs it is mostly jitter, which
+// nothing compresses.
+
+// clock is what is known of the times of a topic, all in units.
+type clock struct {
+	last, step, gap int64 // of the last message: its time, after the topic's one before, after any one before
+	mean            int64 // of the steps, with 4 fraction bits
+	unit            int64 // µs
+	cost            [4]uint32
+	stale           [16]prob
+	run             uint8 // messages that came when expected
+	seen            uint8
+	avg             expected
+	signs           uint8
+}
+
+// times learns by how far a time was missed.
+type times struct {
+	sign [4]prob
+	by   magnitude
+}
+
+func (m *times) init() { fill(m.sign[:]); m.by.init() }
+
+// saturated is where counts stop.
+const saturated = 255
+
+// rescale makes the clock count in another unit.
+func (k *clock) rescale(unit int64) {
+	if k.unit == unit {
+		return
+	}
+	if k.seen > 0 {
+		k.last, k.step = rescale(k.last, k.unit, unit), rescale(k.step, k.unit, unit)
+		k.gap, k.mean = rescale(k.gap, k.unit, unit), rescale(k.mean, k.unit, unit)
+	}
+	k.unit = unit
+}
+
+// rescale gives x in another unit; what does not fit wraps, on both sides.
+func rescale(x, from, to int64) int64 {
+	if from < to {
+		return x / (to / from)
+	}
+	return x * (from / to)
+}
+
+// time codes the time of a message, in units.
+func (s *session) time(t *topic, x int64) int64 {
+	k := &t.clock
+	k.rescale(s.unit)
+	// With the message before it; as long after that as the last time; one step,
+	// or the mean step, after the topic's last.
+	p := [4]int64{s.now, s.now, s.now, s.now}
+	if k.seen > 0 {
+		p[1], p[2], p[3] = s.now+k.gap, k.last+k.step, k.last+(k.mean+8)>>4
+	}
+	best := 0
+	for i := 1; i < len(p); i++ {
+		if k.cost[i] < k.cost[best] {
+			best = i
+		}
+	}
+	i := min(k.run, 15)
+	missed := s.bit(&k.stale[i], b2i(x != p[best]))
+	s.stale[i].learn(missed, s.rng) // what topics to come begin with
+	if missed == 0 {
+		x = p[best]
+		k.run += uint8(b2i(k.run < saturated))
+	} else {
+		k.run = 0
+		d := s.signed(&s.times.sign[k.signs&3], &s.times.by, &k.avg, x-p[best])
+		k.signs = k.signs<<1 | uint8(b2i(d > 0))
+		x = p[best] + d
+	}
+	k.see(x, s.now, &p)
+	s.now = x
+	return x
+}
+
+func (k *clock) see(x, now int64, p *[4]int64) {
+	for i := range p {
+		k.cost[i] += missCost(x-p[i]) - k.cost[i]>>4
+	}
+	k.gap = x - now
+	if k.seen > 0 {
+		k.step = x - k.last
+		if k.seen == 1 {
+			k.mean = k.step << 4
+		} else {
+			k.mean += (k.step<<4 - k.mean) >> 3
+		}
+	}
+	k.last = x
+	k.seen += uint8(b2i(k.seen < saturated))
+}
+
+// missCost is what missing by d costs, in 1/256 bits.
+func missCost(d int64) uint32 {
+	if d == 0 {
+		return 0
+	}
+	return (bitLength(d) + 2) << 8
+}

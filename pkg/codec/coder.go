@@ -1,0 +1,147 @@
+package codec
+
+// coder is a binary range coder for both directions (Martin 1979, with the carry
+// kept as in LZMA). Whoever codes hands in a bit and gets the bit that was
+// coded; decoding, what is handed in does not matter. So every model is written
+// once, and the two sides cannot differ in it. Integers of fixed width only.
+type coder struct {
+	decoding bool
+	rng      uint32
+	// digest changes with every probability that is used: two sides that have
+	// learned differently notice in the first body where it matters.
+	digest uint32
+
+	// Encoding: the number so far, of which the bytes that no carry can reach
+	// any more stand in out.
+	low     uint64
+	cache   byte // the byte that a carry may still reach …
+	pending int  // … and how many bytes 0xff behind it
+	begun   bool
+	out     []byte
+
+	// Decoding.
+	value uint32
+	in    []byte
+	over  int // zero bytes read behind the end
+	work  int // bytes that may still come out of this body
+	bad   bool
+}
+
+const digestPrime = 0x9E3779B1 // odd: no difference is lost
+
+// maxOver is how many zero bytes an encoder may leave out at the end.
+const maxOver = 4
+
+func (c *coder) startEncoding(out []byte) {
+	*c = coder{rng: 1<<32 - 1, out: out}
+}
+
+func (c *coder) startDecoding(in []byte, work int) {
+	*c = coder{decoding: true, rng: 1<<32 - 1, in: in, work: work}
+	for range 4 {
+		c.value = c.value<<8 | c.next()
+	}
+}
+
+func (c *coder) next() uint32 {
+	if len(c.in) == 0 {
+		c.over++
+		return 0
+	}
+	b := c.in[0]
+	c.in = c.in[1:]
+	return uint32(b)
+}
+
+// fail makes the body a corrupt one. What an encoder codes is always valid.
+func (c *coder) fail() { c.bad = true }
+
+// spend counts n bytes of output, and notices a body that has long ended.
+func (c *coder) spend(n int) {
+	if c.work -= n; c.decoding && (c.work < 0 || c.over > maxOver) {
+		c.bad = true
+	}
+}
+
+// code codes b, where 1 has the part bound of the range. A 0, the likely
+// outcome of every flag, takes the lower part: a body in which all is as
+// foreseen is the number 0, and has no bytes.
+func (c *coder) code(bound uint32, b int) int {
+	c.digest = (c.digest ^ bound) * digestPrime
+	rest := c.rng - bound
+	if c.decoding {
+		if c.value < rest {
+			b = 0
+			c.rng = rest
+		} else {
+			b = 1
+			c.value -= rest
+			c.rng = bound
+		}
+		for c.rng < 1<<24 {
+			c.rng <<= 8
+			c.value = c.value<<8 | c.next()
+		}
+		return b
+	}
+	if b == 0 {
+		c.rng = rest
+	} else {
+		c.low += uint64(rest)
+		c.rng = bound
+	}
+	for c.rng < 1<<24 {
+		c.rng <<= 8
+		c.shift()
+	}
+	return b
+}
+
+// shift moves the top byte of low on.
+func (c *coder) shift() {
+	if carry := byte(c.low >> 32); carry != 0 || uint32(c.low) < 0xff<<24 {
+		if c.begun {
+			c.out = append(c.out, c.cache+carry)
+		}
+		c.begun = true
+		for ; c.pending > 0; c.pending-- {
+			c.out = append(c.out, 0xff+carry)
+		}
+		c.cache = byte(c.low >> 24)
+	} else {
+		c.pending++
+	}
+	c.low = c.low << 8 & 0xffffffff
+}
+
+// finish ends the body, which begins at start: of the numbers that are left it
+// takes the one with the most zeros at its end, and leaves those out.
+func (c *coder) finish(start int) []byte {
+	top := c.low + uint64(c.rng) - 1
+	for k := 32; ; k -= 8 {
+		mask := uint64(1)<<k - 1
+		if v := (c.low + mask) &^ mask; v <= top {
+			c.low = v
+			break
+		}
+	}
+	for range 5 {
+		c.shift()
+	}
+	for n := 0; n < maxOver && len(c.out) > start && c.out[len(c.out)-1] == 0; n++ {
+		c.out = c.out[:len(c.out)-1]
+	}
+	return c.out
+}
+
+// ended reports whether the decoder has read what the encoder wrote, all of it.
+func (c *coder) ended() bool { return !c.bad && len(c.in) == 0 && c.over <= maxOver }
+
+// direct codes the n low bits of v without a model, the highest first.
+func (c *coder) direct(v uint64, n int) uint64 {
+	var r uint64
+	for n--; n >= 0; n-- {
+		r = r<<1 | uint64(c.code(c.rng>>1, int(v>>n&1)))
+	}
+	return r
+}

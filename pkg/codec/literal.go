@@ -1,0 +1,106 @@
+package codec
+
+// literal codes text that is new, byte by byte: contexts of the three bytes
+// before, and what followed the last time that these came.
+type literal struct {
+	mix  *mixer
+	past []byte       // up to maxPast
+	at   [1024]uint16 // where the three bytes before were last, by hash
+
+	// Of the text at hand.
+	out  []byte
+	n    int
+	last uint32 // the four bytes before
+	from int    // what is repeated: its place in past, 0: nothing …
+	held uint32 // … and how long that has held
+}
+
+const (
+	literalSlots   = 1 << 10
+	literalSlotMax = 1 << 14
+	literalSets    = 4
+	maxPast        = 8 << 10
+	keptPast       = 2 << 10
+)
+
+func newLiteral() *literal {
+	return &literal{mix: newMixer(literalSlots, literalSlotMax, literalSets), past: make([]byte, 0, maxPast)}
+}
+
+func (l *literal) clone() *literal {
+	return &literal{mix: l.mix.clone(), at: l.at, past: append(make([]byte, 0, maxPast), l.past...)}
+}
+
+// word codes v, which has no zero bytes, and a zero byte behind it. What it
+// gives is valid until the next call.
+func (l *literal) word(s *session, v []byte, limit int) []byte {
+	s.used += l.mix.grow()
+	l.begin()
+	for i := 0; ; i++ {
+		b := byte(0)
+		if i < len(v) {
+			b = v[i]
+		}
+		if b = l.byte(s, b); b == 0 {
+			return l.out
+		}
+		if s.spend(1); s.bad || len(l.out) == limit {
+			s.fail()
+			return nil
+		}
+		l.out = append(l.out, b)
+	}
+}
+
+// text codes any v after its length. What it gives is valid until the next call.
+func (l *literal) text(s *session, v []byte, limit int) []byte {
+	s.used += l.mix.grow()
+	l.begin()
+	n := s.magnitude(&s.length, 0, uint64(len(v))+1) - 1
+	if n > uint64(limit) {
+		s.fail()
+	}
+	for i := 0; i < int(n) && !s.bad; i++ {
+		b := byte(0)
+		if i < len(v) {
+			b = v[i]
+		}
+		l.out = append(l.out, l.byte(s, b))
+		s.spend(1)
+	}
+	return l.out
+}
+
+func (l *literal) begin() {
+	l.out, l.last, l.from, l.held, l.n = l.out[:0], 0, 0, 0, 0
+}
+
+// byte codes one byte.
+func (l *literal) byte(s *session, b byte) byte {
+	if len(l.past) == maxPast {
+		l.past = append(l.past[:0], l.past[maxPast-keptPast:]...)
+		l.from, l.held = 0, 0
+		clear(l.at[:])
+	}
+	expected := uint32(256)
+	if l.from > 0 {
+		expected = uint32(l.past[l.from])
+	}
+	last := l.last
+	contexts := [5]uint32{hash(1, last&0xff), hash(2, last&0xffff), hash(3, last&0xffffff), hash(4, expected<<4|min(l.held, 15)), hash(5, 0)}
+	b = l.mix.byte(&s.coder, contexts[:], nil, 0, uint32(b2i(l.held > 0)+b2i(l.held > 5)), b)
+	if l.from > 0 && l.past[l.from] == b {
+		l.from++
+		l.held++
+	} else {
+		l.from, l.held = 0, 0
+	}
+	l.past = append(l.past, b)
+	l.last = last<<8 | uint32(b)
+	at := &l.at[hash(6, l.last&0xffffff)>>22]
+	if l.n++; l.from == 0 && l.n > 2 {
+		l.from = int(*at)
+	}
+	*at = uint16(len(l.past))
+	return b
+}

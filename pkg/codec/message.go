@@ -1,0 +1,380 @@
+package codec
+
+import (
+	"bytes"
+	"hash/crc32"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// session walks over messages: encoding and decoding are the same walk. What it
+// learns is in the state; the rest is scratch.
+type session struct {
+	coder
+	*state
+	current *topic // of the message at hand
+
+	// By name and text, where an encoder looks things up; nil at a decoder.
+	names map[string]int32
+	texts map[string]int32
+
+	text   []byte
+	tokens []token
+	hex    []byte
+	props  []byte
+	out    []byte // payloads that were decoded
+	crc    uint32 // of the payloads so far
+}
+
+// batch codes what all records of a body have in common: how many there are, and
+// the unit of their times.
+func (s *session) batch(n int, unit int64) (int, int64) {
+	if s.bit(&s.sameCount, b2i(n != s.count)) == 1 {
+		v := s.magnitude(&s.countM, 0, uint64(n))
+		if v > MaxRecords {
+			s.fail()
+			return 0, 1
+		}
+		n = int(v)
+	} else {
+		n = s.count
+	}
+	s.count = n
+	k := 0
+	for k < len(units)-1 && units[k] != unit {
+		k++
+	}
+	same := s.bit(&s.sameUnit, b2i(unit != s.unit)) == 0
+	if same {
+		unit = s.unit
+	} else if k = int(s.direct(uint64(k), 2)); k < len(units) {
+		unit = units[k]
+	} else {
+		s.fail()
+		return 0, 1
+	}
+	s.now, s.unit = rescale(s.now, s.unit, unit), unit
+	return n, unit
+}
+
+// record codes a message. Decoding, what it gives aliases s.out.
+func (s *session) record(r *stream.Record) {
+	s.settle()
+	t := s.topic(r.Topic)
+	if s.bad {
+		return
+	}
+	s.current = t
+	r.Topic = t.name
+	r.Time = s.time(t, r.Time/s.unit) * s.unit
+	s.about(t, r)
+	if s.bad {
+		return
+	}
+	start := len(s.out)
+	s.payload(t, r)
+	if s.decoding {
+		r.Payload = s.out[start:len(s.out):len(s.out)]
+		s.spend(len(r.Payload))
+	}
+	// What the other side has to come to, too.
+	s.crc = crc32.Update(s.crc, castagnoli, r.Payload)
+	for _, x := range [4]uint32{t.sum, uint32(r.Time), uint32(uint64(r.Time) >> 32), uint32(t.meta)} {
+		s.digest = (s.digest ^ x) * digestPrime
+	}
+}
+
+// about codes what is beside topic, time and payload: nearly always as the last
+// time.
+func (s *session) about(t *topic, r *stream.Record) {
+	meta := byte(0)
+	if !s.decoding {
+		meta = metaOf(r)
+	}
+	if s.bit(&s.sameMeta, b2i(meta != t.meta)) == 1 {
+		meta = byte(s.direct(uint64(meta), 7))
+		t.meta = meta
+	}
+	meta = t.meta
+	s.meta = meta
+	if meta&metaQoS > 2 {
+		s.fail()
+		return
+	}
+	r.QoS, r.Retain, r.Quality = meta&metaQoS, meta&metaRetain != 0, stream.TimeQuality(meta&metaQuality>>metaQualityShift)
+	if meta&metaBoot != 0 {
+		s.bootTime(r)
+	}
+	if meta&metaProps != 0 {
+		s.properties(t, r)
+	}
+}
+
+// bootTime codes the boot id, and the monotonic time by how far it is from going
+// with the message's.
+func (s *session) bootTime(r *stream.Record) {
+	if s.bit(&s.sameBoot, b2i(r.Boot != s.boot)) == 1 {
+		for i := range s.boot {
+			s.boot[i] = byte(s.direct(uint64(r.Boot[i]), 8))
+		}
+	}
+	r.Boot = s.boot
+	foreseen := s.mono + r.Time - s.monoAt
+	if s.bit(&s.sameMono, b2i(r.Mono != foreseen)) == 1 {
+		r.Mono = foreseen + s.signed(&s.monoSign, &s.monoM, &s.monoAvg, r.Mono-foreseen)
+	} else {
+		r.Mono = foreseen
+	}
+	s.mono, s.monoAt = r.Mono, r.Time
+	s.crc = crc32.Update(s.crc, castagnoli, s.boot[:])
+	s.digest = (s.digest ^ uint32(r.Mono)) * digestPrime
+}
+
+// properties codes the MQTT 5 properties, as they stand in a row.
+func (s *session) properties(t *topic, r *stream.Record) {
+	if !s.decoding {
+		s.props = appendProperties(s.props[:0], r.Properties)
+	}
+	if s.bit(&s.sameProps, b2i(!bytes.Equal(s.props, t.props))) == 1 {
+		s.props = append(s.props[:0], s.words.text(s, s.props, MaxBytes)...)
+		known := s.props[:min(len(s.props), maxWord)] // longer ones never come again
+		s.charge(t, len(known)-len(t.props))
+		t.props = append(t.props[:0], known...)
+	} else {
+		s.props = append(s.props[:0], t.props...)
+	}
+	s.crc = crc32.Update(s.crc, castagnoli, s.props)
+	if s.decoding && !s.bad {
+		s.decodeProperties(r)
+	}
+}
+
+// decodeProperties makes the record's own copy.
+func (s *session) decodeProperties(r *stream.Record) {
+	d := rowDecoder{cursor: cursor{b: bytes.Clone(s.props)}, left: max(s.work, 0)}
+	r.Properties = new(stream.Properties)
+	if err := d.readPropertiesOf(r.Properties); err != nil || d.bad || len(d.b) > 0 {
+		s.fail()
+	}
+}
+
+// payload codes the shape of a payload, then what is in it.
+func (s *session) payload(t *topic, r *stream.Record) {
+	rank, kind := len(t.refs), byte(0)
+	if !s.decoding {
+		rank, kind = s.shapeOf(t, r.Payload)
+	}
+	n := len(t.refs)
+	at := 0
+	for at < n {
+		p := &s.rank[min(at, 15)]
+		if at == 0 {
+			p = &t.same[t.hist&3]
+		}
+		if s.bit(p, b2i(at != rank)) == 0 {
+			break
+		}
+		at++
+	}
+	t.hist = t.hist<<1 | uint8(b2i(at != 0))
+	switch {
+	case at == n:
+		if s.newShape(t, kind); s.bad {
+			return
+		}
+	case at > 0:
+		x := t.refs[at]
+		copy(t.refs[1:at+1], t.refs[:at])
+		t.refs[0] = x
+	}
+	switch x := &t.refs[0]; x.kind {
+	case shapeTemplate:
+		s.fields(x, r)
+	case shapeBytes:
+		s.out = s.octets(x.bytes, r.Payload, s.out)
+	case shapeText:
+		s.out = append(s.out, s.words.text(s, r.Payload, MaxBytes)...)
+	}
+}
+
+// shapeOf finds the shape of a payload among the topic's; len(t.refs): it is a
+// new one, of this kind. It leaves the template in s.text and the tokens in
+// s.tokens.
+func (s *session) shapeOf(t *topic, p []byte) (rank int, kind byte) {
+	if len(t.refs) > 0 && t.refs[0].kind == shapeTemplate {
+		x := &t.refs[0]
+		if s.match(s.templates[x.template], p) && s.formats(x.cols) {
+			return 0, shapeTemplate
+		}
+	}
+	kind = shapeBytes
+	if isText(p) {
+		kind = shapeText
+		if s.split(p) {
+			id, known := s.texts[string(s.text)]
+			if known {
+				for i := range t.refs {
+					if x := &t.refs[i]; x.kind == shapeTemplate && x.template == id && s.formats(x.cols) {
+						return i, shapeTemplate
+					}
+				}
+			}
+			if s.formats(s.sharing(t)) {
+				return len(t.refs), shapeTemplate
+			}
+		}
+		if len(p) <= maxBytes {
+			kind = shapeBytes
+		}
+	}
+	for i := range t.refs {
+		if t.refs[i].kind == kind {
+			return i, kind
+		}
+	}
+	return len(t.refs), kind
+}
+
+// formats finds for each number of the message the integer and its format, by
+// those of its column. It reports false where one would not come back.
+func (s *session) formats(cols *columns) bool {
+	k := 0
+	for i := range s.tokens {
+		t := &s.tokens[i]
+		if t.kind != tokenNumber {
+			continue
+		}
+		n, ok := parseNumber(t.text)
+		if !ok {
+			return false
+		}
+		var f format
+		fresh := true
+		if cols != nil {
+			f, fresh = cols.numbers[k].format, cols.numbers[k].seen == 0
+		}
+		if t.x, t.format, ok = f.fit(n, t.text, fresh); !ok {
+			return false
+		}
+		k++
+	}
+	return true
+}
+
+// sharing finds columns of the topic that take the tokens at hand.
+func (s *session) sharing(t *topic) *columns {
+next:
+	for i := range t.refs {
+		cs := t.refs[i].cols
+		if cs == nil || len(cs.kinds) != len(s.tokens) {
+			continue
+		}
+		for k := range s.tokens {
+			if s.tokens[k].kind != cs.kinds[k] {
+				continue next
+			}
+		}
+		return cs
+	}
+	return nil
+}
+
+// newShape codes a shape that the topic does not know, and puts it first.
+func (s *session) newShape(t *topic, kind byte) {
+	x := ref{}
+	x.kind = byte(s.bit(&s.kind[0], b2i(kind != shapeTemplate)))
+	if x.kind == 1 {
+		x.kind += byte(s.bit(&s.kind[1], b2i(kind == shapeText)))
+	}
+	switch x.kind {
+	case shapeTemplate:
+		if x.template = s.newTemplate(); s.bad {
+			return
+		}
+		g := s.templates[x.template]
+		g.refs++
+		x.cols = s.columnsFor(t, g)
+		x.cols.refs++
+	case shapeBytes:
+		s.binaries++
+		x.bytes = &octets{key: hash(s.binaries, 99), sameLength: probNew, same: probNew, raw: probNew}
+		s.charge(t, sizeOctets)
+	}
+	if len(t.refs) == maxTemplates {
+		s.drop(t, t.refs[maxTemplates-1])
+		t.refs = t.refs[:maxTemplates-1]
+	}
+	s.charge(t, sizeRef)
+	t.refs = append(t.refs, ref{})
+	copy(t.refs[1:], t.refs)
+	t.refs[0] = x
+}
+
+// newTemplate codes a template: the one that a topic took up last, as when a
+// car's sensors come one after the other for the first time, one that is known,
+// or a text.
+func (s *session) newTemplate() int32 {
+	id, known := int32(-1), false
+	if !s.decoding {
+		id, known = s.texts[string(s.text)]
+	}
+	if s.template >= 0 && s.bit(&s.again, b2i(!known || id != s.template)) == 0 {
+		return s.template
+	}
+	if len(s.templates) > len(s.freeTemplates) && s.bit(&s.known, b2i(!known)) == 0 {
+		n := 0
+		for 1<<n < len(s.templates) {
+			n++
+		}
+		id = int32(s.direct(uint64(id), n))
+		if int(id) >= len(s.templates) || s.templates[id] == nil {
+			s.fail()
+			return -1
+		}
+	} else {
+		g, ok := parseTemplate(bytes.Clone(s.words.word(s, s.text, maxText)))
+		if s.bad || !ok {
+			s.fail()
+			return -1
+		}
+		id = take(&s.templates, &s.freeTemplates, g)
+		s.used += g.size()
+		if s.texts != nil {
+			s.texts[string(g.text)] = id
+		}
+	}
+	s.template = id
+	return id
+}
+
+// columnsFor gives the columns for a template: those of another one of the topic
+// with the same kinds of tokens, or new ones.
+func (s *session) columnsFor(t *topic, g *template) *columns {
+	for i := range t.refs {
+		if cs := t.refs[i].cols; cs != nil && string(cs.kinds) == string(g.kinds) {
+			return cs
+		}
+	}
+	cs := &columns{kinds: g.kinds}
+	for _, k := range g.kinds {
+		switch k {
+		case tokenNumber:
+			col := column{changed: s.changed}
+			soften(col.changed[:], 3)
+			cs.numbers = append(cs.numbers, col)
+			cs.size += sizeColumn
+		case tokenHex, tokenWord:
+			s.binaries++
+			cs.bytes = append(cs.bytes, &octets{key: hash(s.binaries, 99), sameLength: probNew, same: probNew, raw: probNew})
+			cs.size += sizeOctets
+		case tokenFlag:
+			f := flag{}
+			fill(f.p[:])
+			cs.flags = append(cs.flags, f)
+			cs.size += sizeFlag
+		}
+	}
+	cs.size += sizeColumns
+	s.charge(t, cs.size)
+	return cs
+}

@@ -1,0 +1,149 @@
+package codec
+
+// Bytes that no better model knows are coded by mixed contexts, as in lpaq (Matt
+// Mahoney): each context has an estimate in one hashed table, and a small linear
+// mixer in the logistic domain weighs them by how well they did. Half of what a
+// CAN bus or a binary payload takes is saved by it.
+
+const maxInputs = 6
+
+// mixer is one table with its weights.
+type mixer struct {
+	slots   []uint16 // 12 bits of probability, 4 that say how much it has seen
+	max     int      // slots at most
+	coded   int      // bytes since it began
+	weights []int32  // sets of maxInputs, 16 fraction bits
+
+	in      [maxInputs]*uint16
+	stretch [maxInputs]int32
+}
+
+const (
+	slotNew   = 2048 << 4
+	weightNew = 20000
+	learning  = 12 // of the weights
+)
+
+// slotRates: the mean of all seen at first, then of about the last 20.
+var slotRates = [16]int32{43690, 26214, 18724, 14563, 11915, 10082, 8738, 7710, 6898, 6241, 5698, 5242, 4854, 4519, 3800, 3200}
+
+func newMixer(slots, maxSlots, sets int) *mixer {
+	m := &mixer{slots: make([]uint16, slots), max: maxSlots, weights: make([]int32, sets*maxInputs)}
+	for i := range m.slots {
+		m.slots[i] = slotNew
+	}
+	for i := range m.weights {
+		m.weights[i] = weightNew
+	}
+	return m
+}
+
+func (m *mixer) clone() *mixer {
+	if m == nil {
+		return nil
+	}
+	n := *m
+	n.in = [maxInputs]*uint16{}
+	n.slots, n.weights = append([]uint16(nil), m.slots...), append([]int32(nil), m.weights...)
+	return &n
+}
+
+func (m *mixer) size() int { return 2*len(m.slots) + 4*len(m.weights) }
+
+// grow doubles the table as bytes are coded; both halves go on with what is
+// known. It gives the bytes that were added.
+func (m *mixer) grow() int {
+	n := len(m.slots)
+	if m.coded*16 <= n || n >= m.max {
+		return 0
+	}
+	m.slots = append(m.slots, m.slots...)
+	return 2 * n
+}
+
+func (m *mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1)] }
+
+// code codes one bit by the first n of m.in with a set of weights.
+func (m *mixer) code(c *coder, n int, set uint32, b int) int {
+	w := m.weights[set*maxInputs : set*maxInputs+maxInputs]
+	dot := int64(0)
+	for i := range n {
+		m.stretch[i] = stretches[*m.in[i]>>4]
+		dot += int64(m.stretch[i]) * int64(w[i])
+	}
+	p := squash(int32(min(max(dot>>16, -2047), 2047)))
+	b = c.code(uint32(uint64(c.rng)*uint64(p<<4|8)>>16), b)
+	miss := (int32(b)<<12 - p) * learning
+	for i := range n {
+		w[i] += (m.stretch[i]*miss + 1<<15) >> 16
+		v := *m.in[i]
+		q, seen := int32(v>>4), v&15
+		q += ((int32(b)*4095 - q) * slotRates[seen]) >> 16
+		*m.in[i] = uint16(q)<<4 | min(seen+1, 15)
+	}
+	return b
+}
+
+// bit codes one bit under contexts, given as hashes.
+func (m *mixer) bit(c *coder, contexts []uint32, set uint32, b int) int {
+	for i, h := range contexts {
+		m.in[i] = m.slot(h)
+	}
+	return m.code(c, len(contexts), set, b)
+}
+
+// byte codes a byte under contexts and beside expected values: of those only
+// whether the bits so far agree, and what the next one would be.
+func (m *mixer) byte(c *coder, contexts []uint32, values []byte, base, set uint32, v byte) byte {
+	m.coded++
+	t := uint32(1)
+	for i := 7; i >= 0; i-- {
+		n := 0
+		for _, h := range contexts {
+			h = (h + t) * 0x9E3779B1
+			m.in[n] = m.slot(h ^ h>>15)
+			n++
+		}
+		for j, x := range values {
+			k := uint32(0)
+			if (uint32(x)|256)>>(i+1) == t {
+				k = 1 + uint32(i)<<1 + uint32(x)>>i&1
+			}
+			m.in[n] = m.slot(hash(base, 0xA00|uint32(j)<<5|k))
+			n++
+		}
+		t = t<<1 | uint32(m.code(c, n, set, int(v>>i&1)))
+	}
+	return byte(t)
+}
+
+func hash(a, b uint32) uint32 {
+	h := a*0x9E3779B1 ^ (b+0x7F4A7C15)*0x85EBCA6B
+	h ^= h >> 15
+	h *= 0xC2B2AE35
+	return h ^ h>>13
+}
+
+// squashes is 4096/(1+e^-x) at x = -8, -7.5 … 8.
+var squashes = [33]int32{1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785, 3901, 3975, 4022, 4050, 4068, 4079, 4085, 4089, 4092, 4093, 4094}
+
+// squash is the probability, of 4096, for a stretch between -2047 and 2047, of
+// which 256 are 1.
+func squash(d int32) int32 {
+	k, w := d>>7+16, d&127
+	return (squashes[k]*(128-w) + squashes[min(k+1, 32)]*w + 64) >> 7
+}
+
+// stretches is the inverse of squash.
+var stretches = func() (t [4096]int32) {
+	next := int32(0)
+	for d := int32(-2047); d <= 2047; d++ {
+		for v := squash(d); next <= v; next++ {
+			t[next] = d
+		}
+	}
+	for ; next < 4096; next++ {
+		t[next] = 2047
+	}
+	return t
+}()

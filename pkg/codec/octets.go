@@ -1,0 +1,195 @@
+package codec
+
+import (
+	"math/bits"
+	"slices"
+)
+
+// Payloads that are no text, and hex digits: byte by byte, each beside the same
+// byte of the payload before. First whether it changed, then to what: where a
+// byte moves in small steps (19 % of CAN) the difference, else the byte.
+
+// octets is what is known of the bytes at one place of a topic's payloads.
+type octets struct {
+	key        uint32
+	now, older []byte  // the last two payloads, of which maxBytes are kept
+	hist       []uint8 // by position, bits: whether it changed
+	step       []uint8 // by position: length in bits of the changes, with 4 fraction bits
+	sameLength prob
+	same       prob // of a word
+	raw        prob
+	length     int
+	lost       int // the encoder's own: sixteenths of bits that models took beyond the bytes
+	rest       int // the encoder's own: chunks to go raw before models are tried again
+}
+
+const (
+	maxPositions = 256 // further bytes share the last
+	smallStep    = 84  // of step: below it differences are coded
+	stepNew      = 64
+	chunkSize    = 64  // bytes that are raw or not, together
+	rawAfter     = 512 // of lost
+	rawFor       = 16  // chunks
+	mixerSlots   = 1 << 12
+	mixerSlotMax = 1 << 16
+	mixerSets    = 1024
+)
+
+func (b *octets) clone() *octets {
+	if b == nil {
+		return nil
+	}
+	n := *b
+	n.now, n.older = slices.Clone(b.now), slices.Clone(b.older)
+	n.hist, n.step = slices.Clone(b.hist), slices.Clone(b.step)
+	return &n
+}
+
+func (b *octets) size() int { return sizeOctets + len(b.now) + len(b.older) + 2*len(b.hist) }
+
+// octets codes the bytes v; decoding, it appends them to dst.
+func (s *session) octets(b *octets, v, dst []byte) []byte {
+	if s.mix == nil {
+		s.mix = newMixer(mixerSlots, mixerSlotMax, mixerSets)
+		s.used += s.mix.size()
+	}
+	s.used += s.mix.grow()
+	n := len(v)
+	if s.bit(&b.sameLength, b2i(n != b.length)) == 1 {
+		b.length = int(min(s.magnitude(&s.length, 0, uint64(n)+1)-1, 1<<30))
+	}
+	if n = b.length; s.decoding {
+		if s.spend(n); s.bad {
+			return dst
+		}
+		dst = slices.Grow(dst, n)
+	}
+	was := b.size()
+	keep := min(n, maxBytes)
+	b.older = append(b.older[:min(len(b.older), keep)], make([]byte, max(keep-len(b.older), 0))...)
+	for len(b.hist) < min(n, maxPositions) {
+		b.hist, b.step = append(b.hist, 0), append(b.step, stepNew)
+	}
+	x := byteWalk{session: s, b: b, next: b.older}
+	for at := 0; at < n && !s.bad; at += chunkSize {
+		end := min(at+chunkSize, n)
+		var part []byte
+		if !s.decoding {
+			part = v[at:end]
+		}
+		dst = x.chunk(at, end-at, part, dst)
+	}
+	b.older, b.now = b.now, b.older
+	s.charge(s.current, b.size()-was)
+	return dst
+}
+
+// byteWalk goes over the bytes of one payload.
+type byteWalk struct {
+	*session
+	b       *octets
+	next    []byte // the payload before the last one, overwritten by this one
+	changed uint32 // bits: which of the bytes before changed
+	sum     byte   // of the changes: what a checksum changes by
+	last    byte
+}
+
+// chunk codes n bytes from position at.
+func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
+	b := x.b
+	raw := at >= maxModelled
+	if !raw {
+		raw = x.bit(&b.raw, b2i(b.rest > 0)) == 1
+	}
+	before := x.spent()
+	for i := range n {
+		c := byte(0)
+		if !x.decoding {
+			c = v[i]
+		}
+		if raw {
+			c = byte(x.direct(uint64(c), 8))
+			if at+i < len(x.next) {
+				x.next[at+i] = c
+			}
+		} else {
+			c = x.byteAt(at+i, c)
+		}
+		if x.decoding {
+			dst = append(dst, c)
+		}
+	}
+	if !x.decoding {
+		b.weigh(raw, x.spent()-before-n*8*16)
+	}
+	return dst
+}
+
+// weigh learns whether models pay; the decoder is told.
+func (b *octets) weigh(raw bool, lost int) {
+	if raw {
+		b.rest = max(b.rest-1, 0)
+		return
+	}
+	if b.lost = max(b.lost+lost, -rawAfter); b.lost > rawAfter {
+		b.lost, b.rest = 0, rawFor
+	}
+}
+
+// spent is how much was coded so far, in sixteenths of bits.
+func (c *coder) spent() int {
+	n := bits.Len32(c.rng)
+	return (len(c.out)+c.pending)*8*16 + (32-n)*16 - int(c.rng<<(32-n)>>27&15)
+}
+
+// byteAt codes the byte at position i.
+func (x *byteWalk) byteAt(i int, c byte) byte {
+	b, m := x.b, x.mix
+	was, older := byte(0), byte(0)
+	if i < len(b.now) {
+		was = b.now[i]
+	}
+	if i < len(x.next) {
+		older = x.next[i]
+	}
+	pos := min(i, maxPositions-1)
+	hist := uint32(b.hist[pos])
+	base := hash(b.key, uint32(pos))
+	set := base >> 22 & (mixerSets/2 - 1)
+	contexts := [4]uint32{
+		hash(base, 0x100|hist), hash(base, 0x200|x.changed&0xff),
+		hash(base, 0x300|uint32(was)), hash(base, 0x400|hist&3<<4|x.changed&3),
+	}
+	if m.bit(&x.coder, contexts[:], mixerSets/2+set, b2i(c != was)) == 1 {
+		c = x.newByte(b.step[pos], base, set, was, older, c)
+	} else {
+		c = was
+	}
+	moved := b2i(c != was)
+	if moved == 1 {
+		d := int(int8(c - was))
+		n := bits.Len8(uint8(max(d, -d)))
+		b.step[pos] = uint8((int(b.step[pos])*7 + n<<4 + 4) >> 3)
+	}
+	b.hist[pos] = b.hist[pos]<<1 | uint8(moved)
+	x.changed = x.changed<<1 | uint32(moved)
+	x.sum += c - was
+	x.last = c
+	if i < len(x.next) {
+		x.next[i] = c
+	}
+	return c
+}
+
+// newByte codes a byte that is not the one it was. Expected are as far again as
+// the last time, and what makes up for the changes before it.
+func (x *byteWalk) newByte(step uint8, base, set uint32, was, older, c byte) byte {
+	if step < smallStep {
+		contexts := [3]uint32{hash(base, 0x800|uint32(was)), hash(base, 0x900), hash(base, 0xB00|uint32(was-older))}
+		values := [2]byte{was - older, x.sum}
+		return was + x.mix.byte(&x.coder, contexts[:], values[:], base, set, c-was)
+	}
+	contexts := [3]uint32{hash(base, 0x500|uint32(was)), hash(base, 0x600), hash(base, 0x700|uint32(x.last))}
+	values := [2]byte{2*was - older, was + x.sum}
+	return x.mix.byte(&x.coder, contexts[:], values[:], base, set, c)
+}

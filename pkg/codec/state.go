@@ -1,0 +1,335 @@
+package codec
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/packetboat/packetboat/pkg/stream"
+)
+
+// The limits of a state. What is over them is forgotten, least recently used
+// first, or goes a plainer way; both sides do so at the same message.
+const (
+	maxTemplates = 32        // kept for a topic: payloads that take more shapes have no shape
+	maxTokens    = 512       // variable parts of a payload: a column each
+	maxText      = 16 << 10  // bytes of a template; longer texts are coded as text
+	maxValues    = 1024      // in the dictionary of a column: more save nothing (measured)
+	maxDue       = 64        // topics among which the most overdue one is looked for, each time
+	maxWord      = 4096      // bytes of a mixed word, of properties, that are remembered
+	maxBytes     = 4096      // bytes of a binary payload that are remembered
+	maxModelled  = 256 << 10 // bytes of a payload that are coded by models; the rest goes raw
+)
+
+// What things count towards the state, in bytes: at least what they take in
+// memory on any machine, and the same on all.
+const (
+	sizeState    = 24 << 10 // the fixed part, with the literals' table when it is full
+	sizeTopic    = 320
+	sizeRef      = 48
+	sizeTemplate = 176
+	sizePart     = 48 // with what a column of it was the last time
+	sizeColumns  = 160
+	sizeColumn   = 240
+	sizeModel    = 752
+	sizeOctets   = 152
+	sizeFlag     = 24
+)
+
+// state is all that the two sides of a session know in common. It is learned by
+// walking over messages (session) and copied by clone.
+type state struct {
+	contexts
+	limit, used int // bytes
+	valueBytes  int // of used: all dictionaries
+
+	topics         []*topic // by id; nil: free
+	free           []int32  // ids of topics
+	live           int
+	newest, oldest int32 // topics by use; -1: none
+	templates      []*template
+	freeTemplates  []int32
+	template       int32 // that a topic took up last; -1: none
+
+	// What the message before was.
+	prev   int32 // topic; -1: none
+	now    int64 // time, in units
+	unit   int64 // µs
+	meta   byte
+	recent uint8 // bits: which of the last numbers changed
+	boot   stream.Epoch
+	mono   int64
+	monoAt int64 // µs
+	count  int   // records in the body before
+
+	ids      []prob // tree over the ids of topics
+	idBits   int
+	due      [1024]follower // by last and most overdue topic
+	words    *literal
+	mix      *mixer // nil: no binary payload came
+	binaries uint32 // binary columns made so far: seeds of their contexts
+}
+
+// contexts are the estimates that all topics share.
+type contexts struct {
+	order      [2][16]prob
+	newTopic   prob
+	sameMeta   prob
+	sameBoot   prob
+	sameProps  prob
+	sameMono   prob
+	sameCount  prob
+	sameUnit   prob
+	countM     magnitude
+	monoM      magnitude
+	monoAvg    expected
+	monoSign   prob
+	stale      [16]prob // time, as the topics' own
+	times      times
+	rank       [16]prob
+	kind       [3]prob
+	known      prob
+	again      prob
+	format     [4]prob
+	formatPart [3][32]prob
+	strip      [4]prob
+	firstValue prob
+	changed    [64]prob // numbers, as the columns' own
+	model      model
+	length     magnitude
+}
+
+func newState(limit int) *state {
+	s := &state{limit: limit, used: sizeState, newest: -1, oldest: -1, template: -1, prev: -1, unit: 1000, words: newLiteral()}
+	s.contexts.init()
+	return s
+}
+
+func (x *contexts) init() {
+	for i := range x.order {
+		fill(x.order[i][:])
+	}
+	for i := range x.formatPart {
+		fill(x.formatPart[i][:])
+	}
+	for _, p := range []*prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
+		*p = probNew
+	}
+	for _, ps := range [][]prob{x.stale[:], x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+		fill(ps)
+	}
+	for _, m := range []*magnitude{&x.countM, &x.monoM, &x.length} {
+		m.init()
+	}
+	x.times.init()
+	x.model.init()
+}
+
+// topic is what is known of one topic.
+type topic struct {
+	id           int32
+	name         string
+	sum          uint32 // of the name
+	newer, older int32  // in the order of use; -1: none
+	size         int    // what it counts towards the state
+
+	next  follower // the topic that came after it
+	clock clock
+	meta  byte
+	props []byte
+
+	refs []ref // the shapes of its payloads, most recent first
+	same [4]prob
+	hist uint8 // bits: whether the last payloads had the shape of the one before
+}
+
+// ref is a shape that payloads of a topic take.
+type ref struct {
+	kind     byte
+	template int32    // of shapeTemplate
+	cols     *columns // of shapeTemplate
+	bytes    *octets  // of shapeBytes
+}
+
+const (
+	shapeTemplate = 0
+	shapeBytes    = 1
+	shapeText     = 2 // a long text
+)
+
+// template is a text in which tokens stand for what varies.
+type template struct {
+	text  []byte
+	parts []part // of text
+	kinds []byte // of the tokens that have a column
+	refs  int    // of topics
+	// The numbers of the last message of this shape, whatever its topic: sensors
+	// that are read together share a time stamp. Saves a third of OBD as JSON.
+	last   []int64
+	format []format
+	seen   bool
+}
+
+// columns hold what varies in payloads of a shape. Templates of a topic whose
+// tokens are of the same kinds share them: a word that changes among the numbers
+// does not make them new. Saves a fifth of rows with a text field.
+type columns struct {
+	refs    int
+	size    int
+	kinds   []byte
+	numbers []column
+	bytes   []*octets
+	flags   []flag
+}
+
+type flag struct {
+	p    [8]prob
+	hist uint8
+}
+
+// charge counts n bytes for what belongs to t.
+func (s *state) charge(t *topic, n int) { t.size += n; s.used += n }
+
+// settle makes room before a message. One message may go beyond the limit.
+func (s *session) settle() {
+	for s.used > s.limit && s.oldest >= 0 {
+		s.forget(s.topics[s.oldest])
+	}
+}
+
+// use makes t the topic that was used last.
+func (s *state) use(t *topic) {
+	if s.newest == t.id {
+		return
+	}
+	s.unlink(t)
+	t.older = s.newest
+	if s.newest >= 0 {
+		s.topics[s.newest].newer = t.id
+	} else {
+		s.oldest = t.id
+	}
+	s.newest = t.id
+}
+
+// unlink takes t out of the order of use; a topic outside it is left alone.
+func (s *state) unlink(t *topic) {
+	if t.newer >= 0 {
+		s.topics[t.newer].older = t.older
+	} else if s.newest == t.id {
+		s.newest = t.older
+	}
+	if t.older >= 0 {
+		s.topics[t.older].newer = t.newer
+	} else if s.oldest == t.id {
+		s.oldest = t.newer
+	}
+	t.newer, t.older = -1, -1
+}
+
+func (s *session) forget(t *topic) {
+	for i := range t.refs {
+		s.drop(t, t.refs[i])
+	}
+	s.unlink(t)
+	delete(s.names, t.name)
+	s.used -= t.size
+	s.topics[t.id] = nil
+	s.free = append(s.free, t.id)
+	s.live--
+	if s.prev == t.id {
+		s.prev = -1
+	}
+}
+
+// drop ends a topic's use of a shape.
+func (s *session) drop(t *topic, r ref) {
+	s.charge(t, -sizeRef)
+	switch r.kind {
+	case shapeBytes:
+		s.charge(t, -r.bytes.size())
+	case shapeTemplate:
+		if r.cols.refs--; r.cols.refs == 0 {
+			s.charge(t, -r.cols.size)
+		}
+		g := s.templates[r.template]
+		if g.refs--; g.refs == 0 {
+			delete(s.texts, string(g.text))
+			s.used -= g.size()
+			s.templates[r.template] = nil
+			s.freeTemplates = append(s.freeTemplates, r.template)
+			if s.template == r.template {
+				s.template = -1
+			}
+		}
+	}
+}
+
+func (g *template) size() int { return sizeTemplate + 2*len(g.text) + sizePart*len(g.parts) }
+
+// take gives a free place of a list.
+func take[T any](list *[]*T, free *[]int32, v *T) int32 {
+	if n := len(*free); n > 0 {
+		i := (*free)[n-1]
+		*free = (*free)[:n-1]
+		(*list)[i] = v
+		return i
+	}
+	*list = append(*list, v)
+	return int32(len(*list) - 1)
+}
+
+// clone copies the state: nothing is shared with the copy that either changes.
+func (s *state) clone() *state {
+	n := new(state)
+	*n = *s
+	n.topics = make([]*topic, len(s.topics))
+	for i, t := range s.topics {
+		if t != nil {
+			n.topics[i] = t.clone()
+		}
+	}
+	n.templates = make([]*template, len(s.templates))
+	for i, g := range s.templates {
+		if g != nil {
+			x := *g
+			x.last, x.format = slices.Clone(g.last), slices.Clone(g.format)
+			n.templates[i] = &x
+		}
+	}
+	n.free, n.freeTemplates, n.ids = slices.Clone(s.free), slices.Clone(s.freeTemplates), slices.Clone(s.ids)
+	n.words, n.mix = s.words.clone(), s.mix.clone()
+	return n
+}
+
+func (t *topic) clone() *topic {
+	n := new(topic)
+	*n = *t
+	n.props = bytes.Clone(t.props)
+	n.refs = make([]ref, len(t.refs), cap(t.refs))
+	for i, r := range t.refs {
+		r.bytes = r.bytes.clone()
+		if r.cols != nil {
+			// Shapes that shared their columns go on sharing them.
+			if k := slices.IndexFunc(t.refs[:i], func(o ref) bool { return o.cols == r.cols }); k >= 0 {
+				r.cols = n.refs[k].cols
+			} else {
+				r.cols = r.cols.clone()
+			}
+		}
+		n.refs[i] = r
+	}
+	return n
+}
+
+func (cs *columns) clone() *columns {
+	n := *cs
+	n.numbers, n.flags, n.bytes = slices.Clone(cs.numbers), slices.Clone(cs.flags), slices.Clone(cs.bytes)
+	for i := range n.numbers {
+		n.numbers[i].own = n.numbers[i].own.clone()
+		n.numbers[i].values = append(make([]int64, 0, n.numbers[i].room), n.numbers[i].values...)
+	}
+	for i := range n.bytes {
+		n.bytes[i] = n.bytes[i].clone()
+	}
+	return &n
+}
