@@ -102,6 +102,9 @@ type Report struct {
 	// session, in no figure.
 	Connect int `json:"connect_bytes"`
 	Connack int `json:"connack_bytes"`
+	// TLSUp and TLSDown are what a TLS 1.3 handshake takes, to some ten bytes.
+	TLSUp   int `json:"tls_handshake_up_bytes"`
+	TLSDown int `json:"tls_handshake_down_bytes"`
 }
 
 // Run measures, and prints what it found. It fails when a batch differs after
@@ -165,7 +168,10 @@ func measure(ctx context.Context, o Options) (*Report, error) {
 		return nil, fmt.Errorf("%w whose name holds %q", ErrNone, o.Only)
 	}
 	report.PeakMemory = peak()
-	report.Connect, report.Connack, err = handshake()
+	if report.Connect, report.Connack, err = handshake(); err != nil {
+		return nil, err
+	}
+	report.TLSUp, report.TLSDown, err = handshakeTLS()
 	return report, err
 }
 

@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/packetboat/packetboat/pkg/stream"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func options(out io.Writer) Options {
 	return Options{Rounds: 1, Messages: 5000, Resolution: time.Millisecond, Format: "json", Out: out, Notes: io.Discard}
@@ -35,7 +39,7 @@ func report(t *testing.T, o Options) (r Report) {
 func TestOwnDevices(t *testing.T) {
 	o := options(nil)
 	first, again := report(t, o), report(t, o)
-	if len(first.Results) != 2 || first.Connect < 100 || first.Connack < 100 {
+	if len(first.Results) != 2 || first.Connect < 100 || first.Connack < 100 || first.TLSUp < 200 || first.TLSDown < 500 {
 		t.Fatalf("%+v", first)
 	}
 	for i, r := range first.Results {

@@ -91,7 +91,8 @@ func (r *Report) bytes() grid {
 	}
 	g.note = fmt.Sprintf("Batches of %s messages. Every figure contains MQTT framing, protobuf envelope and check; times are kept at %s. "+
 		"Plain MQTT: a PUBLISH of MQTT 5 with QoS 1 and the whole topic for each message. Self-contained: each batch decodes by itself. "+
-		"A connection that goes on with a session costs %d bytes of CONNECT and %d of CONNACK besides, in no figure.", sizeList(), r.Resolution, r.Connect, r.Connack)
+		"A connection that goes on with a session costs %d bytes of CONNECT up and %d of CONNACK down besides, and over TLS 1.3 some %s up and %s down to begin; neither is in a figure.",
+		sizeList(), r.Resolution, r.Connect, r.Connack, grouped((r.TLSUp+50)/100*100), grouped((r.TLSDown+50)/100*100))
 	return g
 }
 
