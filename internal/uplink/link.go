@@ -70,7 +70,8 @@ type link struct {
 	state int  // limit of the session in use
 	// batchState is the limit of what a self-contained batch takes.
 	batchState int
-	sessions   int  // begun on this connection
+	sessions   int  // begun on this connection: batches that were marked reset
+	begun      int  // the last of them that had a body of the codec
 	distrust   bool // rows, although more is granted
 
 	flights  map[uint16]*flight
@@ -239,7 +240,12 @@ func (l *link) disconnect() error {
 func (l *link) send(ctx context.Context) (time.Duration, error) {
 	for ctx.Err() == nil && !l.done() {
 		now := time.Now()
-		if len(l.flights) >= l.welcome.window || l.drain {
+		if l.distrust && !now.Before(l.u.distrusted) {
+			l.encode(memory{})
+		}
+		// A batch that is marked reset is decoded whatever was refused before it:
+		// to keep the order it leaves when all before it is answered.
+		if len(l.flights) >= l.welcome.window || l.drain || l.encoder.Fresh() && len(l.flights) > 0 {
 			return time.Hour, nil // a PUBACK comes first
 		}
 		if d := l.pause.Sub(now); d > 0 {
@@ -315,10 +321,12 @@ func (l *link) sendFrom(id stream.Lane) error {
 	}
 	l.u.rhythms[id].took(len(b.Records))
 	b.Flags |= stream.FIFO
-	if l.distrust && !time.Now().Before(l.u.distrusted) {
-		l.encode(memory{})
-	}
+	fresh := l.encoder.Fresh()
 	packet, err := l.encoder.Append(l.buf[:0], &b)
+	if err != nil && l.encoder.Fresh() != fresh { // once more, from the beginning
+		l.requeue(b.ID, b.First)
+		return nil
+	}
 	if err != nil {
 		return l.unfit(&b, err)
 	}
@@ -371,11 +379,12 @@ func (l *link) publish(b *stream.Batch, packet []byte) error {
 		s.PayloadBytes += int64(len(packet))
 		s.BodyBytes += int64(l.encoder.BodyBytes())
 		switch {
-		case !f.fresh || !f.learned:
+		case !f.learned || f.records == 0:
 		case l.state == 0:
 			s.BatchesSelfContained++
-		default:
+		case f.bodies == 1 && l.begun != f.session:
 			s.SessionsFresh++
+			l.begun = f.session
 		}
 	})
 	return nil

@@ -55,7 +55,7 @@ type Stats struct {
 	Codec                string // how batches are encoded now; "" before the first connection
 	SessionsFresh        int64  // codec sessions begun
 	SessionsResumed      int64  // codec sessions that went on over a new connection
-	BatchesSelfContained int64  // each a session of its own, because the hub keeps none
+	BatchesSelfContained int64  // each a codec session of its own, because the hub keeps none
 	GrantsLowered        int64  // times the hub gave a codec session up
 	CodecDistrusted      int64  // times the codec was given up for a while
 	CodecStateBytes      int    // memory of the codec session

@@ -16,9 +16,8 @@ import (
 type DecoderOptions struct {
 	MaxRecords int // of one batch
 	MaxBytes   int // of content of one batch, as codec.Limits.Bytes
-	// State is the most bytes of state that a codec's session may keep; 0: no
-	// session is kept, so a learned body is decoded only in a batch that is
-	// marked reset.
+	// State is the most bytes of state that a codec's session may keep; 0: none
+	// is kept, each learned body is a session of its own.
 	State int
 	// Session is with State a session that goes on where the other side stands,
 	// and is the Decoder's from now on; nil: the first batch must be marked reset.
@@ -191,8 +190,6 @@ func (d *Decoder) readLearned(b *stream.Batch) (err error) {
 		return fmt.Errorf("%w: a count beside a body that says it", ErrMalformed)
 	case b.First == 0:
 		return fmt.Errorf("%w: records outside the stream", ErrMalformed)
-	case d.state == 0 && !m.GetReset_():
-		return fmt.Errorf("%w: no session is kept here", ErrOutOfStep)
 	}
 	learn := d.learn
 	switch {
@@ -210,7 +207,7 @@ func (d *Decoder) readLearned(b *stream.Batch) (err error) {
 	return d.place(b, len(b.Records))
 }
 
-// once decodes bodies of batches that are self-contained.
+// once decodes bodies that are sessions of their own.
 var once = sync.Pool{New: func() any { return codec.NewDecoder(codec.DefaultState) }}
 
 // place reads head and floor of a batch of count records, and checks that all

@@ -17,9 +17,9 @@ type EncoderOptions struct {
 	// Codec encodes the bodies: codec.Rows, also if it is 0, or codec.Learning.
 	Codec codec.ID
 	// State is with codec.Learning the most bytes of state of a session, on
-	// either side; 0: every batch is self-contained.
+	// either side; 0: every body is a session of its own.
 	State int
-	// BatchState is with State 0 the most bytes of state that one batch takes
+	// BatchState is with State 0 the most bytes of state that one body takes
 	// while it is encoded or decoded; 0 and above codec.DefaultState, which is
 	// what every hub has for it: codec.DefaultState.
 	BatchState int
@@ -67,6 +67,9 @@ func (e *Encoder) Reset() {
 		e.learn.Reset()
 	}
 }
+
+// Fresh reports whether the next batch will be self-contained, and marked reset.
+func (e *Encoder) Fresh() bool { return !e.session.begun }
 
 // WasFresh reports whether the batch encoded last is self-contained, and marked
 // reset.
@@ -139,14 +142,16 @@ func (e *Encoder) encode(dst []byte, b *stream.Batch) (out []byte, id codec.ID, 
 		return nil, 0, err
 	}
 	if e.selfContained() {
-		e.Reset()
+		e.learn.Reset()
 	}
-	at := e.position()
+	at, begun := e.position(), e.session.begun
 	id = e.o.Codec
 	out, err = e.encodeBy(dst, b, id)
 	if err != nil && id == codec.Learning {
 		e.back(at)
-		if len(b.Records) == 1 {
+		// Not where the session had to begin anew: the caller may have to wait
+		// before it sends a batch that is marked reset.
+		if len(b.Records) == 1 && e.session.begun == begun {
 			id = codec.Rows
 			if by, bad := e.encodeBy(dst, b, id); bad == nil {
 				return by, id, nil
@@ -166,7 +171,7 @@ func (e *Encoder) position() codec.Position {
 // back takes the codec's session back to at, over what will not be sent; where
 // that cannot be, the next batch begins a fresh one.
 func (e *Encoder) back(at codec.Position) {
-	if e.learn == nil || e.learn.Position() == at {
+	if e.learn == nil || e.selfContained() || e.learn.Position() == at {
 		return
 	}
 	if at.Bodies == 0 || e.learn.GoBack(at) != nil {

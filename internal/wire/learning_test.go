@@ -209,13 +209,13 @@ func protoVarint(n int) int {
 	return 2
 }
 
-// Without state at the hub each batch stands for itself, and the decoder keeps
-// nothing; what does not is refused.
+// Without state at the hub each body stands for itself, and the decoder keeps
+// nothing; what builds on another is refused. The envelope goes on.
 func TestSelfContained(t *testing.T) {
 	enc, dec := pair(t, EncoderOptions{Codec: codec.Learning}, 3)
 	for first := uint64(4); first < 10; first += 3 {
 		packet := encode(t, enc, simple(first, 3))
-		if !enc.WasFresh() || enc.Session() != nil || enc.Bodies() != 0 {
+		if enc.WasFresh() || enc.Session() != nil || enc.Bodies() != 0 {
 			t.Error("the encoder keeps something")
 		}
 		if b, err := dec.Decode(packet, device); err != nil || len(b.Records) != 3 {
@@ -226,9 +226,12 @@ func TestSelfContained(t *testing.T) {
 		}
 	}
 	enc, _ = pair(t, learning, 3)
-	follows := encode(t, enc, simple(4, 3))
+	follows := encode(t, enc, simple(10, 3))
+	if _, err := dec.Decode(follows, device); err == nil {
+		t.Error("a body that builds on another is decoded")
+	}
 	if _, err := dec.Decode(follows, device); !errors.Is(err, ErrOutOfStep) {
-		t.Errorf("a batch that builds on another: %v", err)
+		t.Errorf("in step after an error: %v", err)
 	}
 	if _, err := dec.Decode(encode(t, NewEncoder(EncoderOptions{Codec: codec.Learning}), simple(4, 3)), device); err != nil {
 		t.Errorf("self-contained after an error: %v", err)
