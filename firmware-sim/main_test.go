@@ -226,7 +226,7 @@ func TestBench(t *testing.T) {
 
 // What replay reads is measured, and a folder without recordings says what to do.
 func TestBenchLink(t *testing.T) {
-	if out := sim(t, cli.OK, "bench-link", "--short", "--quiet", "--rounds", "1"); !strings.Contains(out, "made-up ship, JSON per signal") {
+	if out := sim(t, cli.OK, "bench-link", "--quiet", "--rounds", "1", "--messages", "500"); !strings.Contains(out, "made-up ship, JSON per signal") {
 		t.Error(out)
 	}
 	dir := t.TempDir()

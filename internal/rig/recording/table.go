@@ -128,7 +128,7 @@ func (s *source) cells(at float64, t *table, cells []string) error {
 		}
 		payload := []byte(cell)
 		if t.o.Layout == Signals {
-			payload = AppendSignal(nil, milliseconds(at+t.shift), cell)
+			payload = AppendSignal(make([]byte, 0, len(cell)+40), milliseconds(at+t.shift), cell)
 		}
 		if err := s.emit(at, t.topics[i], payload); err != nil {
 			return err
