@@ -47,6 +47,8 @@ type lane struct {
 	// most bounds the messages of the next batch, below the policy while the
 	// hub cannot take what the policy allows.
 	most int
+	// tight: a batch exceeded the hub's packet limit; most grows by small steps.
+	tight bool
 	// probe: losses may wait although no message does.
 	probe bool
 }

@@ -97,7 +97,7 @@ func (l *link) settle(f *flight, a ack) error {
 		return fmt.Errorf("settle a batch: %w", err)
 	}
 	la := &l.lanes[f.id.Lane]
-	la.most = min(max(la.most, 1)*2, l.u.o.Lanes[f.id.Lane].Messages)
+	la.most = min(grow(la.most, la.tight), l.u.o.Lanes[f.id.Lane].Messages)
 	l.settled, l.u.poison = true, backoff{min: time.Second, max: 5 * time.Minute}
 	if f.learned && f.records > 0 {
 		l.u.distrust.reset()
@@ -107,6 +107,14 @@ func (l *link) settle(f *flight, a ack) error {
 		s.MessagesSettled += int64(f.records)
 	})
 	return nil
+}
+
+// grow is how many messages to try after most of them went well.
+func grow(most int, tight bool) int {
+	if tight { // what does not fit was encoded in vain
+		return most + most/8 + 1
+	}
+	return max(most, 1) * 2
 }
 
 // undecodable deals with a batch that the hub could not decode. All that was
@@ -154,7 +162,8 @@ func (l *link) unfit(b *stream.Batch, err error) error {
 	}
 	n := len(b.Records)
 	if n > 1 {
-		l.lanes[b.ID.Lane].most = n / 2
+		la := &l.lanes[b.ID.Lane]
+		la.most, la.tight = n/2, !record
 		return nil
 	}
 	if n == 1 && len(b.Losses) > 0 && !record { // is it the message, or what goes with it?

@@ -285,6 +285,9 @@ func TestOneRecordAsRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if learned, err := NewEncoder(learning).Append(nil, &one); err != nil || len(learned) <= len(rows)+8 {
+		t.Fatalf("rows take %d bytes, learning %d: this record tests nothing (%v)", len(rows), len(learned), err)
+	}
 	o := learning
 	o.MaxBytes = len(rows) + 8 // rows in a session of the other codec name it
 	enc, dec := pair(t, o, 3)
