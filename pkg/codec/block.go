@@ -4,19 +4,21 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"sync"
 
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // AppendBlock appends a self-contained block of recs to dst: it names its codec
-// and holds the records' numbers, which must ascend from 1 or more and may have
-// holes. After an error, which wraps ErrInvalid, dst is as it was.
+// (Learning, in a session of its own) and holds the records' numbers, which must
+// ascend from 1 or more and may have holes. After an error, which wraps
+// ErrInvalid, dst is as it was. It may be called concurrently.
 func AppendBlock(dst []byte, recs []stream.Record) ([]byte, error) {
 	if len(recs) == 0 || recs[0].Seq == 0 {
 		return dst, fmt.Errorf("%w: a block of %d records, from number 1", ErrInvalid, len(recs))
 	}
 	at := len(dst)
-	b := append(dst, byte(Rows))
+	b := append(dst, byte(Learning))
 	b = binary.AppendUvarint(b, uint64(len(recs)))
 	b = binary.AppendUvarint(b, recs[0].Seq)
 	holes := 0
@@ -40,7 +42,11 @@ func AppendBlock(dst []byte, recs []stream.Record) ([]byte, error) {
 			run = i
 		}
 	}
-	b, err := AppendRows(b, recs, crc32.Checksum(b[at:], castagnoli))
+	e := encoders.Get().(*Encoder)
+	e.Reset()
+	b, err := e.append(b, recs, crc32.Checksum(b[at:], castagnoli))
+	e.s.state, e.s.names, e.s.texts = nil, nil, nil // the scratch is what the pool is for
+	encoders.Put(e)
 	if err != nil {
 		return dst, err
 	}
@@ -52,7 +58,8 @@ func AppendBlock(dst []byte, recs []stream.Record) ([]byte, error) {
 func DecodeBlock(block []byte, limits Limits) ([]stream.Record, error) {
 	limits = limits.withDefaults()
 	c := cursor{b: block}
-	if id := ID(c.byte()); id != Rows {
+	id := ID(c.byte())
+	if id != Rows && id != Learning {
 		return nil, fmt.Errorf("%w: encoded by %s, which is not known here", ErrCorrupt, id)
 	}
 	count, first, holes := c.uvarint(), c.uvarint(), c.uvarint()
@@ -72,12 +79,34 @@ func DecodeBlock(block []byte, limits Limits) ([]stream.Record, error) {
 	}
 	seed := crc32.Checksum(block[:len(block)-len(c.b)], castagnoli)
 	// The check covers the head: what it says of holes can be believed after it.
-	recs, err := DecodeRows(c.b, 1, int(count), seed, limits)
+	recs, err := decodeAlone(id, c.b, int(count), seed, limits)
 	if err != nil {
 		return nil, err
 	}
 	return recs, number(recs, first, holes, runs)
 }
+
+// decodeAlone decodes a body that stands for itself.
+func decodeAlone(id ID, body []byte, count int, seed uint32, limits Limits) ([]stream.Record, error) {
+	if id == Rows {
+		return DecodeRows(body, 1, count, seed, limits)
+	}
+	d := decoders.Get().(*Decoder)
+	d.Reset()
+	recs, err := d.decode(body, 1, seed, limits, MaxBytes) // on our own disk nobody plays for memory
+	d.Reset()
+	decoders.Put(d)
+	if err == nil && len(recs) != count {
+		err = corrupt("the number of records")
+	}
+	return recs, err
+}
+
+// What coding blocks needs. They are sessions of one body.
+var (
+	encoders = sync.Pool{New: func() any { return NewEncoder(DefaultState) }}
+	decoders = sync.Pool{New: func() any { return NewDecoder(DefaultState) }}
+)
 
 // number gives recs their numbers: runs from first on, with holes between.
 func number(recs []stream.Record, first, holes uint64, runs cursor) error {

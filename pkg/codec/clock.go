@@ -1,5 +1,7 @@
 package codec
 
+import "github.com/packetboat/packetboat/pkg/codec/entropy"
+
 // When a message came: half a bit at 1 ms. At 1 µs it is mostly jitter, which
 // nothing compresses.
 
@@ -9,20 +11,20 @@ type clock struct {
 	mean            int64 // of the steps, with 4 fraction bits
 	unit            int64 // µs
 	cost            [4]uint32
-	stale           [16]prob
+	stale           [16]entropy.Prob
 	run             uint8 // messages that came when expected
 	seen            uint8
-	avg             expected
+	avg             entropy.Expected
 	signs           uint8
 }
 
 // times learns by how far a time was missed.
 type times struct {
-	sign [4]prob
-	by   magnitude
+	sign [4]entropy.Prob
+	by   entropy.Magnitude
 }
 
-func (m *times) init() { fill(m.sign[:]); m.by.init() }
+func (m *times) init() { entropy.Fill(m.sign[:]); m.by.Init() }
 
 // saturated is where counts stop.
 const saturated = 255
@@ -64,15 +66,15 @@ func (s *session) time(t *topic, x int64) int64 {
 		}
 	}
 	i := min(k.run, 15)
-	missed := s.bit(&k.stale[i], b2i(x != p[best]))
-	s.stale[i].learn(missed, s.rng) // what topics to come begin with
+	missed := s.Bit(&k.stale[i], entropy.Int(x != p[best]))
+	s.Learn(&s.stale[i], missed) // what topics to come begin with
 	if missed == 0 {
 		x = p[best]
-		k.run += uint8(b2i(k.run < saturated))
+		k.run += uint8(entropy.Int(k.run < saturated))
 	} else {
 		k.run = 0
-		d := s.signed(&s.times.sign[k.signs&3], &s.times.by, &k.avg, x-p[best])
-		k.signs = k.signs<<1 | uint8(b2i(d > 0))
+		d := s.Signed(&s.times.sign[k.signs&3], &s.times.by, &k.avg, x-p[best])
+		k.signs = k.signs<<1 | uint8(entropy.Int(d > 0))
 		x = p[best] + d
 	}
 	k.see(x, s.now, &p)
@@ -94,7 +96,7 @@ func (k *clock) see(x, now int64, p *[4]int64) {
 		}
 	}
 	k.last = x
-	k.seen += uint8(b2i(k.seen < saturated))
+	k.seen += uint8(entropy.Int(k.seen < saturated))
 }
 
 // missCost is what missing by d costs, in 1/256 bits.
@@ -102,5 +104,5 @@ func missCost(d int64) uint32 {
 	if d == 0 {
 		return 0
 	}
-	return (bitLength(d) + 2) << 8
+	return (entropy.BitLength(d) + 2) << 8
 }

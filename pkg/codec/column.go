@@ -3,6 +3,8 @@ package codec
 import (
 	"math/bits"
 	"slices"
+
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
 
 // A column is one number of the payloads of a topic. It is foreseen by the
@@ -25,13 +27,13 @@ type column struct {
 	v1, v2       int64 // the last values
 	at           int64 // µs, time of the message of v1
 	cost         [predictors]uint32
-	changed      [64]prob
+	changed      [64]entropy.Prob
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
 	tick         int8  // as a time stamp: its unit is 10^-tick µs …
 	ticks        bool  // … if it is one
-	avg, avgRank expected
+	avg, avgRank entropy.Expected
 	signs        uint8
 	own          *model  // nil: the shared one
 	values       []int64 // the dictionary, ascending
@@ -43,16 +45,16 @@ type column struct {
 
 // model learns by how far numbers miss.
 type model struct {
-	sign, rankSign, known [4]prob
-	by, rank              magnitude
+	sign, rankSign, known [4]entropy.Prob
+	by, rank              entropy.Magnitude
 }
 
 func (m *model) init() {
-	for _, ps := range [][]prob{m.sign[:], m.rankSign[:], m.known[:]} {
-		fill(ps)
+	for _, ps := range [][]entropy.Prob{m.sign[:], m.rankSign[:], m.known[:]} {
+		entropy.Fill(ps)
 	}
-	m.by.init()
-	m.rank.init()
+	m.by.Init()
+	m.rank.Init()
 }
 
 func (m *model) clone() *model {
@@ -78,8 +80,8 @@ type neighbours struct {
 
 // number codes x, printed as f.
 func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, format) {
-	if s.bit(&s.contexts.format[min(col.seen, 3)], b2i(f != col.format)) == 1 {
-		if f = s.format(f); s.bad {
+	if s.Bit(&s.contexts.format[min(col.seen, 3)], entropy.Int(f != col.format)) == 1 {
+		if f = s.format(f); s.Bad {
 			return 0, f
 		}
 		col.reformat(f, s)
@@ -88,14 +90,14 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	p := col.predict(n)
 	best := col.best(n)
 	// Columns rest and move together: what the last two did is context. 5 % of EV.
-	i := int(col.hist&7) | b2i(p[best] != col.v1)<<3 | int(s.recent&3)<<4
+	i := int(col.hist&7) | entropy.Int(p[best] != col.v1)<<3 | int(s.recent&3)<<4
 	zero := &col.changed[i]
 	if col.seen == 0 {
 		zero = &s.firstValue
 	}
-	changed := s.bit(zero, b2i(x != p[best]))
+	changed := s.Bit(zero, entropy.Int(x != p[best]))
 	if col.seen > 0 {
-		s.changed[i].learn(changed, s.rng) // what columns to come begin with
+		s.Learn(&s.changed[i], changed) // what columns to come begin with
 	}
 	col.hist = col.hist<<1 | uint8(changed)
 	if changed == 0 {
@@ -104,7 +106,7 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		x = s.change(col, p[best], x)
 	}
 	if col.busy > 0 {
-		s.recent = s.recent<<1 | uint8(b2i(x != col.v1))
+		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
 	}
 	col.see(x, n, &p)
 	return x, f
@@ -155,7 +157,7 @@ func (col *column) see(x int64, n *neighbours, p *[predictors]int64) {
 		col.v2 = x
 	}
 	col.at = n.at
-	col.seen += uint8(b2i(col.seen < saturated))
+	col.seen += uint8(entropy.Int(col.seen < saturated))
 }
 
 // findTick looks for the power of ten with which a number that grew by d follows
@@ -187,12 +189,12 @@ func ticks(at int64, tick int8) int64 {
 // mulDiv is a*b/d, rounded; a where it does not fit.
 func mulDiv(a, b, d int64) int64 {
 	negative := (a < 0) != (b < 0) != (d < 0)
-	hi, lo := bits.Mul64(abs(a), abs(b))
-	lo, carry := bits.Add64(lo, abs(d)/2, 0)
-	if hi += carry; hi >= abs(d) {
+	hi, lo := bits.Mul64(entropy.Abs(a), entropy.Abs(b))
+	lo, carry := bits.Add64(lo, entropy.Abs(d)/2, 0)
+	if hi += carry; hi >= entropy.Abs(d) {
 		return a
 	}
-	q, _ := bits.Div64(hi, lo, abs(d))
+	q, _ := bits.Div64(hi, lo, entropy.Abs(d))
 	switch {
 	case q > 1<<62:
 		return a
@@ -218,12 +220,12 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 	}
 	if len(col.values) > 0 {
 		known := false
-		if x, known = s.ranked(col, m, foreseen, x); known || s.bad {
+		if x, known = s.ranked(col, m, foreseen, x); known || s.Bad {
 			return x
 		}
 	}
-	d := s.signed(&m.sign[col.signs&3], &m.by, &col.avg, x-foreseen)
-	col.signs = col.signs<<1 | uint8(b2i(d > 0))
+	d := s.Signed(&m.sign[col.signs&3], &m.by, &col.avg, x-foreseen)
+	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
 	x = foreseen + d
 	if !col.plain {
 		s.remember(col, x)
@@ -237,10 +239,10 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 func (s *session) ranked(col *column, m *model, foreseen, x int64) (int64, bool) {
 	from, have := slices.BinarySearch(col.values, foreseen)
 	to, known := 0, false
-	if !s.decoding {
+	if !s.Decoding {
 		to, known = slices.BinarySearch(col.values, x)
 	}
-	known = s.bit(&m.known[b2i(len(col.values) > 8)|b2i(col.hit)<<1], b2i(known)) == 1
+	known = s.Bit(&m.known[entropy.Int(len(col.values) > 8)|entropy.Int(col.hit)<<1], entropy.Int(known)) == 1
 	if col.hit = known; !known {
 		col.gain--
 		return x, false
@@ -251,21 +253,21 @@ func (s *session) ranked(col *column, m *model, foreseen, x int64) (int64, bool)
 	if d >= 0 && !have {
 		d++
 	}
-	d = s.signed(&m.rankSign[col.signs&3], &m.rank, &col.avgRank, d)
-	col.signs = col.signs<<1 | uint8(b2i(d > 0))
-	rank := abs(d)
-	if s.decoding {
+	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &col.avgRank, d)
+	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	rank := entropy.Abs(d)
+	if s.Decoding {
 		if d > 0 && !have {
 			d--
 		}
 		i := int64(from) + d
 		if rank > maxValues || i < 0 || i >= int64(len(col.values)) || col.values[i] == foreseen {
-			s.fail()
+			s.Fail()
 			return x, false
 		}
 		x = col.values[i]
 	}
-	col.gain += int32(bitLength(x-foreseen)) - int32(bits.Len64(rank))
+	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(bits.Len64(rank))
 	col.gain = min(col.gain, 1<<20)
 	return x, true
 }

@@ -1,6 +1,9 @@
 package codec
 
-import "github.com/packetboat/packetboat/pkg/stream"
+import (
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
+	"github.com/packetboat/packetboat/pkg/stream"
+)
 
 // fields codes the tokens of a template; decoding, it fills them in.
 func (s *session) fields(x *ref, r *stream.Record) {
@@ -13,11 +16,11 @@ func (s *session) fields(x *ref, r *stream.Record) {
 	var at struct{ token, number, binary, flag int }
 	for i := range g.parts {
 		p := &g.parts[i]
-		if s.decoding {
+		if s.Decoding {
 			s.out = append(s.out, p.text...)
 		}
 		t := &token{}
-		if !s.decoding && at.token < len(s.tokens) {
+		if !s.Decoding && at.token < len(s.tokens) {
 			t = &s.tokens[at.token]
 		}
 		at.token++
@@ -29,7 +32,7 @@ func (s *session) fields(x *ref, r *stream.Record) {
 			v, f := s.number(col, &near, t.x, t.format)
 			g.last[at.number], g.format[at.number] = v, f
 			near.before, near.value, near.older = true, v, older
-			if s.decoding {
+			if s.Decoding {
 				s.out = f.append(s.out, v)
 			}
 			at.number++
@@ -44,12 +47,12 @@ func (s *session) fields(x *ref, r *stream.Record) {
 			at.flag++
 		case tokenSum:
 			at.token-- // has no token
-			if s.decoding {
+			if s.Decoding {
 				sum := xor(s.out[min(start+1, len(s.out)):max(len(s.out)-1, start+1)])
 				s.out = append(s.out, upper[sum>>4], upper[sum&15])
 			}
 		}
-		if s.bad {
+		if s.Bad {
 			return
 		}
 	}
@@ -58,35 +61,35 @@ func (s *session) fields(x *ref, r *stream.Record) {
 
 func (s *session) hexBytes(b *octets, p *part, text []byte) {
 	s.hex = unhex(s.hex[:0], text, p.sep)
-	if !s.decoding {
+	if !s.Decoding {
 		s.octets(b, s.hex, nil)
 		return
 	}
 	s.hex = s.octets(b, nil, s.hex[:0])
-	s.spend(2 * len(s.hex))
+	s.Spend(2 * len(s.hex))
 	s.out = appendHex(s.out, s.hex, p.sep, p.first)
 }
 
 // word codes a word that is one of a kind, but may come again.
 func (s *session) word(b *octets, text []byte) {
-	if s.bit(&b.same, b2i(string(text) != string(b.now))) == 1 {
+	if s.Bit(&b.same, entropy.Int(string(text) != string(b.now))) == 1 {
 		text = s.words.word(s, text, maxText)
-		if s.bad {
+		if s.Bad {
 			return
 		}
 		s.charge(s.current, len(text)-len(b.now))
 		b.now = append(b.now[:0], text...)
 	}
-	if s.decoding {
+	if s.Decoding {
 		s.out = append(s.out, b.now...)
 	}
 }
 
 func (s *session) flag(f *flag, text []byte) {
-	v := s.bit(&f.p[f.hist&7], b2i(len(text) == len("true")))
+	v := s.Bit(&f.p[f.hist&7], entropy.Int(len(text) == len("true")))
 	f.hist = f.hist<<1 | uint8(v)
 	switch {
-	case !s.decoding:
+	case !s.Decoding:
 	case v == 1:
 		s.out = append(s.out, "true"...)
 	default:

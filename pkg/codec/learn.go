@@ -74,28 +74,33 @@ func (e *Encoder) Reset() {
 // records beside. Seq and Expiry are not encoded. After an error, which wraps
 // ErrInvalid, nothing has changed.
 func (e *Encoder) Append(dst []byte, recs []stream.Record, seed uint32) ([]byte, error) {
+	start := len(dst)
+	dst, err := e.append(dst, recs, seed)
+	if err == nil {
+		e.trail.add(e, dst[start:], seed, len(recs))
+	}
+	return dst, err
+}
+
+func (e *Encoder) append(dst []byte, recs []stream.Record, seed uint32) ([]byte, error) {
 	if err := checkRecords(recs); err != nil {
 		return dst, err
 	}
-	start := len(dst)
 	if e.at.Bodies == 0 {
 		dst = binary.AppendUvarint(append(dst, version), uint64(e.limit/stateUnit))
 	}
 	s := &e.s
 	body := len(dst)
-	s.startEncoding(dst)
+	s.StartEncoding(dst)
 	s.crc = seed
 	s.batch(len(recs), s.unitOf(recs))
 	for i := range recs {
 		r := recs[i] // what a walk puts into the record is there already
 		s.record(&r)
 	}
-	dst = s.finish(body)
-	s.out = s.coder.out[:0:0]
+	dst = s.Finish(body)
 	e.at = e.at.after(s)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(e.at.Digest))
-	e.trail.add(e, dst[start:], seed, len(recs))
-	return dst, nil
+	return binary.LittleEndian.AppendUint32(dst, uint32(e.at.Digest)), nil
 }
 
 // unitOf is the unit for the times of recs: the coarsest that holds them, but
@@ -110,7 +115,7 @@ func (s *state) unitOf(recs []stream.Record) int64 {
 
 // after is the position after the body that s has coded.
 func (p Position) after(s *session) Position {
-	x := p.Digest ^ uint64(s.crc)<<32 ^ uint64(s.digest)
+	x := p.Digest ^ uint64(s.crc)<<32 ^ uint64(s.Digest)
 	// The finalizer of MurmurHash3 (Austin Appleby): every bit counts in every other.
 	x = (x ^ x>>33) * 0xff51afd7ed558ccd
 	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
@@ -148,6 +153,7 @@ type Decoder struct {
 	s     session
 	limit int
 	at    Position
+	size  int // of payloads, expected of the next body
 	bad   bool
 }
 
@@ -212,11 +218,11 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 	}
 	s := &d.s
 	most = min(most, limits.Bytes)
-	s.startDecoding(body[:end], 2*most+perRecord)
-	s.crc, s.out = seed, nil
+	s.StartDecoding(body[:end], 2*most+perRecord)
+	s.crc, s.out = seed, make([]byte, 0, min(d.size, most)) // as the body before
 	n, _ := s.batch(0, 0)
 	switch {
-	case s.bad || n == 0:
+	case s.Bad || n == 0:
 		return nil, corrupt("the head of a body")
 	case n > limits.Records:
 		return nil, fmt.Errorf("%w: %d records, %d allowed", ErrTooLarge, n, limits.Records)
@@ -226,20 +232,21 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 		return nil, err
 	}
 	at := d.at.after(s)
-	if !s.ended() || uint32(at.Digest) != binary.LittleEndian.Uint32(body[end:]) {
+	if !s.Ended() || uint32(at.Digest) != binary.LittleEndian.Uint32(body[end:]) {
 		return nil, corrupt("the check")
 	}
-	d.at = at
+	d.at, d.size = at, len(s.out)+len(s.out)/8
+	s.out = nil
 	return recs, nil
 }
 
 // records decodes n records of at most so many bytes of content.
 func (s *session) records(n int, first uint64, most int) ([]stream.Record, error) {
-	recs := make([]stream.Record, 0, min(n, 256))
+	recs := make([]stream.Record, 0, min(n, 4096))
 	for i := range n {
 		recs = append(recs, stream.Record{Seq: first + uint64(i)})
 		r := &recs[i]
-		if s.record(r); s.bad || s.over > maxOver {
+		if s.record(r); s.Bad {
 			return nil, corrupt("a record")
 		}
 		if most -= contentSize(r); most < 0 {

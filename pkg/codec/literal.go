@@ -1,9 +1,11 @@
 package codec
 
+import "github.com/packetboat/packetboat/pkg/codec/entropy"
+
 // literal codes text that is new, byte by byte: contexts of the three bytes
 // before, and what followed the last time that these came.
 type literal struct {
-	mix  *mixer
+	mix  *entropy.Mixer
 	past []byte       // up to maxPast
 	at   [1024]uint16 // where the three bytes before were last, by hash
 
@@ -24,17 +26,17 @@ const (
 )
 
 func newLiteral() *literal {
-	return &literal{mix: newMixer(literalSlots, literalSlotMax, literalSets), past: make([]byte, 0, maxPast)}
+	return &literal{mix: entropy.NewMixer(literalSlots, literalSlotMax, literalSets), past: make([]byte, 0, maxPast)}
 }
 
 func (l *literal) clone() *literal {
-	return &literal{mix: l.mix.clone(), at: l.at, past: append(make([]byte, 0, maxPast), l.past...)}
+	return &literal{mix: l.mix.Clone(), at: l.at, past: append(make([]byte, 0, maxPast), l.past...)}
 }
 
 // word codes v, which has no zero bytes, and a zero byte behind it. What it
 // gives is valid until the next call.
 func (l *literal) word(s *session, v []byte, limit int) []byte {
-	s.used += l.mix.grow()
+	s.used += l.mix.Grow()
 	l.begin()
 	for i := 0; ; i++ {
 		b := byte(0)
@@ -44,8 +46,8 @@ func (l *literal) word(s *session, v []byte, limit int) []byte {
 		if b = l.byte(s, b); b == 0 {
 			return l.out
 		}
-		if s.spend(1); s.bad || len(l.out) == limit {
-			s.fail()
+		if s.Spend(1); s.Bad || len(l.out) == limit {
+			s.Fail()
 			return nil
 		}
 		l.out = append(l.out, b)
@@ -54,19 +56,19 @@ func (l *literal) word(s *session, v []byte, limit int) []byte {
 
 // text codes any v after its length. What it gives is valid until the next call.
 func (l *literal) text(s *session, v []byte, limit int) []byte {
-	s.used += l.mix.grow()
+	s.used += l.mix.Grow()
 	l.begin()
-	n := s.magnitude(&s.length, 0, uint64(len(v))+1) - 1
+	n := s.Magnitude(&s.length, 0, uint64(len(v))+1) - 1
 	if n > uint64(limit) {
-		s.fail()
+		s.Fail()
 	}
-	for i := 0; i < int(n) && !s.bad; i++ {
+	for i := 0; i < int(n) && !s.Bad; i++ {
 		b := byte(0)
 		if i < len(v) {
 			b = v[i]
 		}
 		l.out = append(l.out, l.byte(s, b))
-		s.spend(1)
+		s.Spend(1)
 	}
 	return l.out
 }
@@ -87,8 +89,8 @@ func (l *literal) byte(s *session, b byte) byte {
 		expected = uint32(l.past[l.from])
 	}
 	last := l.last
-	contexts := [5]uint32{hash(1, last&0xff), hash(2, last&0xffff), hash(3, last&0xffffff), hash(4, expected<<4|min(l.held, 15)), hash(5, 0)}
-	b = l.mix.byte(&s.coder, contexts[:], nil, 0, uint32(b2i(l.held > 0)+b2i(l.held > 5)), b)
+	contexts := [5]uint32{entropy.Hash(1, last&0xff), entropy.Hash(2, last&0xffff), entropy.Hash(3, last&0xffffff), entropy.Hash(4, expected<<4|min(l.held, 15)), entropy.Hash(5, 0)}
+	b = l.mix.Byte(&s.Coder, contexts[:], nil, 0, uint32(entropy.Int(l.held > 0)+entropy.Int(l.held > 5)), b)
 	if l.from > 0 && l.past[l.from] == b {
 		l.from++
 		l.held++
@@ -97,7 +99,7 @@ func (l *literal) byte(s *session, b byte) byte {
 	}
 	l.past = append(l.past, b)
 	l.last = last<<8 | uint32(b)
-	at := &l.at[hash(6, l.last&0xffffff)>>22]
+	at := &l.at[entropy.Hash(6, l.last&0xffffff)>>22]
 	if l.n++; l.from == 0 && l.n > 2 {
 		l.from = int(*at)
 	}

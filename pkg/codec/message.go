@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"hash/crc32"
 
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // session walks over messages: encoding and decoding are the same walk. What it
 // learns is in the state; the rest is scratch.
 type session struct {
-	coder
+	entropy.Coder
 	*state
 	current *topic // of the message at hand
 
@@ -29,10 +30,10 @@ type session struct {
 // batch codes what all records of a body have in common: how many there are, and
 // the unit of their times.
 func (s *session) batch(n int, unit int64) (int, int64) {
-	if s.bit(&s.sameCount, b2i(n != s.count)) == 1 {
-		v := s.magnitude(&s.countM, 0, uint64(n))
+	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
+		v := s.Magnitude(&s.countM, 0, uint64(n))
 		if v > MaxRecords {
-			s.fail()
+			s.Fail()
 			return 0, 1
 		}
 		n = int(v)
@@ -44,13 +45,13 @@ func (s *session) batch(n int, unit int64) (int, int64) {
 	for k < len(units)-1 && units[k] != unit {
 		k++
 	}
-	same := s.bit(&s.sameUnit, b2i(unit != s.unit)) == 0
+	same := s.Bit(&s.sameUnit, entropy.Int(unit != s.unit)) == 0
 	if same {
 		unit = s.unit
-	} else if k = int(s.direct(uint64(k), 2)); k < len(units) {
+	} else if k = int(s.Direct(uint64(k), 2)); k < len(units) {
 		unit = units[k]
 	} else {
-		s.fail()
+		s.Fail()
 		return 0, 1
 	}
 	s.now, s.unit = rescale(s.now, s.unit, unit), unit
@@ -61,26 +62,26 @@ func (s *session) batch(n int, unit int64) (int, int64) {
 func (s *session) record(r *stream.Record) {
 	s.settle()
 	t := s.topic(r.Topic)
-	if s.bad {
+	if s.Bad {
 		return
 	}
 	s.current = t
 	r.Topic = t.name
 	r.Time = s.time(t, r.Time/s.unit) * s.unit
 	s.about(t, r)
-	if s.bad {
+	if s.Bad {
 		return
 	}
 	start := len(s.out)
 	s.payload(t, r)
-	if s.decoding {
+	if s.Decoding {
 		r.Payload = s.out[start:len(s.out):len(s.out)]
-		s.spend(len(r.Payload))
+		s.Spend(len(r.Payload))
 	}
 	// What the other side has to come to, too.
 	s.crc = crc32.Update(s.crc, castagnoli, r.Payload)
 	for _, x := range [4]uint32{t.sum, uint32(r.Time), uint32(uint64(r.Time) >> 32), uint32(t.meta)} {
-		s.digest = (s.digest ^ x) * digestPrime
+		s.Note(x)
 	}
 }
 
@@ -88,17 +89,17 @@ func (s *session) record(r *stream.Record) {
 // time.
 func (s *session) about(t *topic, r *stream.Record) {
 	meta := byte(0)
-	if !s.decoding {
+	if !s.Decoding {
 		meta = metaOf(r)
 	}
-	if s.bit(&s.sameMeta, b2i(meta != t.meta)) == 1 {
-		meta = byte(s.direct(uint64(meta), 7))
+	if s.Bit(&s.sameMeta, entropy.Int(meta != t.meta)) == 1 {
+		meta = byte(s.Direct(uint64(meta), 7))
 		t.meta = meta
 	}
 	meta = t.meta
 	s.meta = meta
 	if meta&metaQoS > 2 {
-		s.fail()
+		s.Fail()
 		return
 	}
 	r.QoS, r.Retain, r.Quality = meta&metaQoS, meta&metaRetain != 0, stream.TimeQuality(meta&metaQuality>>metaQualityShift)
@@ -113,29 +114,29 @@ func (s *session) about(t *topic, r *stream.Record) {
 // bootTime codes the boot id, and the monotonic time by how far it is from going
 // with the message's.
 func (s *session) bootTime(r *stream.Record) {
-	if s.bit(&s.sameBoot, b2i(r.Boot != s.boot)) == 1 {
+	if s.Bit(&s.sameBoot, entropy.Int(r.Boot != s.boot)) == 1 {
 		for i := range s.boot {
-			s.boot[i] = byte(s.direct(uint64(r.Boot[i]), 8))
+			s.boot[i] = byte(s.Direct(uint64(r.Boot[i]), 8))
 		}
 	}
 	r.Boot = s.boot
 	foreseen := s.mono + r.Time - s.monoAt
-	if s.bit(&s.sameMono, b2i(r.Mono != foreseen)) == 1 {
-		r.Mono = foreseen + s.signed(&s.monoSign, &s.monoM, &s.monoAvg, r.Mono-foreseen)
+	if s.Bit(&s.sameMono, entropy.Int(r.Mono != foreseen)) == 1 {
+		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoAvg, r.Mono-foreseen)
 	} else {
 		r.Mono = foreseen
 	}
 	s.mono, s.monoAt = r.Mono, r.Time
 	s.crc = crc32.Update(s.crc, castagnoli, s.boot[:])
-	s.digest = (s.digest ^ uint32(r.Mono)) * digestPrime
+	s.Note(uint32(r.Mono))
 }
 
 // properties codes the MQTT 5 properties, as they stand in a row.
 func (s *session) properties(t *topic, r *stream.Record) {
-	if !s.decoding {
+	if !s.Decoding {
 		s.props = appendProperties(s.props[:0], r.Properties)
 	}
-	if s.bit(&s.sameProps, b2i(!bytes.Equal(s.props, t.props))) == 1 {
+	if s.Bit(&s.sameProps, entropy.Int(!bytes.Equal(s.props, t.props))) == 1 {
 		s.props = append(s.props[:0], s.words.text(s, s.props, MaxBytes)...)
 		known := s.props[:min(len(s.props), maxWord)] // longer ones never come again
 		s.charge(t, len(known)-len(t.props))
@@ -144,24 +145,24 @@ func (s *session) properties(t *topic, r *stream.Record) {
 		s.props = append(s.props[:0], t.props...)
 	}
 	s.crc = crc32.Update(s.crc, castagnoli, s.props)
-	if s.decoding && !s.bad {
+	if s.Decoding && !s.Bad {
 		s.decodeProperties(r)
 	}
 }
 
 // decodeProperties makes the record's own copy.
 func (s *session) decodeProperties(r *stream.Record) {
-	d := rowDecoder{cursor: cursor{b: bytes.Clone(s.props)}, left: max(s.work, 0)}
+	d := rowDecoder{cursor: cursor{b: bytes.Clone(s.props)}, left: MaxBytes}
 	r.Properties = new(stream.Properties)
 	if err := d.readPropertiesOf(r.Properties); err != nil || d.bad || len(d.b) > 0 {
-		s.fail()
+		s.Fail()
 	}
 }
 
 // payload codes the shape of a payload, then what is in it.
 func (s *session) payload(t *topic, r *stream.Record) {
 	rank, kind := len(t.refs), byte(0)
-	if !s.decoding {
+	if !s.Decoding {
 		rank, kind = s.shapeOf(t, r.Payload)
 	}
 	n := len(t.refs)
@@ -171,15 +172,15 @@ func (s *session) payload(t *topic, r *stream.Record) {
 		if at == 0 {
 			p = &t.same[t.hist&3]
 		}
-		if s.bit(p, b2i(at != rank)) == 0 {
+		if s.Bit(p, entropy.Int(at != rank)) == 0 {
 			break
 		}
 		at++
 	}
-	t.hist = t.hist<<1 | uint8(b2i(at != 0))
+	t.hist = t.hist<<1 | uint8(entropy.Int(at != 0))
 	switch {
 	case at == n:
-		if s.newShape(t, kind); s.bad {
+		if s.newShape(t, kind); s.Bad {
 			return
 		}
 	case at > 0:
@@ -282,13 +283,13 @@ next:
 // newShape codes a shape that the topic does not know, and puts it first.
 func (s *session) newShape(t *topic, kind byte) {
 	x := ref{}
-	x.kind = byte(s.bit(&s.kind[0], b2i(kind != shapeTemplate)))
+	x.kind = byte(s.Bit(&s.kind[0], entropy.Int(kind != shapeTemplate)))
 	if x.kind == 1 {
-		x.kind += byte(s.bit(&s.kind[1], b2i(kind == shapeText)))
+		x.kind += byte(s.Bit(&s.kind[1], entropy.Int(kind == shapeText)))
 	}
 	switch x.kind {
 	case shapeTemplate:
-		if x.template = s.newTemplate(); s.bad {
+		if x.template = s.newTemplate(); s.Bad {
 			return
 		}
 		g := s.templates[x.template]
@@ -297,7 +298,7 @@ func (s *session) newShape(t *topic, kind byte) {
 		x.cols.refs++
 	case shapeBytes:
 		s.binaries++
-		x.bytes = &octets{key: hash(s.binaries, 99), sameLength: probNew, same: probNew, raw: probNew}
+		x.bytes = &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew}
 		s.charge(t, sizeOctets)
 	}
 	if len(t.refs) == maxTemplates {
@@ -315,26 +316,26 @@ func (s *session) newShape(t *topic, kind byte) {
 // or a text.
 func (s *session) newTemplate() int32 {
 	id, known := int32(-1), false
-	if !s.decoding {
+	if !s.Decoding {
 		id, known = s.texts[string(s.text)]
 	}
-	if s.template >= 0 && s.bit(&s.again, b2i(!known || id != s.template)) == 0 {
+	if s.template >= 0 && s.Bit(&s.again, entropy.Int(!known || id != s.template)) == 0 {
 		return s.template
 	}
-	if len(s.templates) > len(s.freeTemplates) && s.bit(&s.known, b2i(!known)) == 0 {
+	if len(s.templates) > len(s.freeTemplates) && s.Bit(&s.known, entropy.Int(!known)) == 0 {
 		n := 0
 		for 1<<n < len(s.templates) {
 			n++
 		}
-		id = int32(s.direct(uint64(id), n))
+		id = int32(s.Direct(uint64(id), n))
 		if int(id) >= len(s.templates) || s.templates[id] == nil {
-			s.fail()
+			s.Fail()
 			return -1
 		}
 	} else {
 		g, ok := parseTemplate(bytes.Clone(s.words.word(s, s.text, maxText)))
-		if s.bad || !ok {
-			s.fail()
+		if s.Bad || !ok {
+			s.Fail()
 			return -1
 		}
 		id = take(&s.templates, &s.freeTemplates, g)
@@ -360,16 +361,16 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 		switch k {
 		case tokenNumber:
 			col := column{changed: s.changed}
-			soften(col.changed[:], 3)
+			entropy.Soften(col.changed[:], 3)
 			cs.numbers = append(cs.numbers, col)
 			cs.size += sizeColumn
 		case tokenHex, tokenWord:
 			s.binaries++
-			cs.bytes = append(cs.bytes, &octets{key: hash(s.binaries, 99), sameLength: probNew, same: probNew, raw: probNew})
+			cs.bytes = append(cs.bytes, &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew})
 			cs.size += sizeOctets
 		case tokenFlag:
 			f := flag{}
-			fill(f.p[:])
+			entropy.Fill(f.p[:])
 			cs.flags = append(cs.flags, f)
 			cs.size += sizeFlag
 		}

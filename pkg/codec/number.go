@@ -1,6 +1,10 @@
 package codec
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
+)
 
 // Numbers in text: a scaled integer and how it is printed.
 
@@ -40,7 +44,7 @@ func (f format) append(dst []byte, x int64) []byte {
 		i--
 		b[i] = '0'
 	}
-	for u := abs(x); u > 0; u /= 10 {
+	for u := entropy.Abs(x); u > 0; u /= 10 {
 		i--
 		b[i] = '0' + byte(u%10)
 	}
@@ -246,11 +250,11 @@ func (f format) widened(n decimal, fresh bool) format {
 
 // format codes the format of a number, where it is not the column's.
 func (s *session) format(f format) format {
-	part := func(i int, v uint8) uint8 { return uint8(s.tree(s.formatPart[i][:], int(v), 5)) }
+	part := func(i int, v uint8) uint8 { return uint8(s.Tree(s.formatPart[i][:], int(v), 5)) }
 	f.decimals, f.zeros, f.width = part(0, f.decimals), part(1, f.zeros), part(2, f.width)
-	f.strip = uint8(s.tree(s.strip[:], int(f.strip), 2))
+	f.strip = uint8(s.Tree(s.strip[:], int(f.strip), 2))
 	if !f.valid() {
-		s.fail()
+		s.Fail()
 		return format{}
 	}
 	return f

@@ -3,6 +3,8 @@ package codec
 import (
 	"math/bits"
 	"slices"
+
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
 
 // Payloads that are no text, and hex digits: byte by byte, each beside the same
@@ -15,9 +17,9 @@ type octets struct {
 	now, older []byte  // the last two payloads, of which maxBytes are kept
 	hist       []uint8 // by position, bits: whether it changed
 	step       []uint8 // by position: length in bits of the changes, with 4 fraction bits
-	sameLength prob
-	same       prob // of a word
-	raw        prob
+	sameLength entropy.Prob
+	same       entropy.Prob // of a word
+	raw        entropy.Prob
 	length     int
 	lost       int // the encoder's own: sixteenths of bits that models took beyond the bytes
 	rest       int // the encoder's own: chunks to go raw before models are tried again
@@ -50,16 +52,16 @@ func (b *octets) size() int { return sizeOctets + len(b.now) + len(b.older) + 2*
 // octets codes the bytes v; decoding, it appends them to dst.
 func (s *session) octets(b *octets, v, dst []byte) []byte {
 	if s.mix == nil {
-		s.mix = newMixer(mixerSlots, mixerSlotMax, mixerSets)
-		s.used += s.mix.size()
+		s.mix = entropy.NewMixer(mixerSlots, mixerSlotMax, mixerSets)
+		s.used += s.mix.Size()
 	}
-	s.used += s.mix.grow()
+	s.used += s.mix.Grow()
 	n := len(v)
-	if s.bit(&b.sameLength, b2i(n != b.length)) == 1 {
-		b.length = int(min(s.magnitude(&s.length, 0, uint64(n)+1)-1, 1<<30))
+	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
+		b.length = int(min(s.Magnitude(&s.length, 0, uint64(n)+1)-1, 1<<30))
 	}
-	if n = b.length; s.decoding {
-		if s.spend(n); s.bad {
+	if n = b.length; s.Decoding {
+		if s.Spend(n); s.Bad {
 			return dst
 		}
 		dst = slices.Grow(dst, n)
@@ -71,10 +73,10 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 		b.hist, b.step = append(b.hist, 0), append(b.step, stepNew)
 	}
 	x := byteWalk{session: s, b: b, next: b.older}
-	for at := 0; at < n && !s.bad; at += chunkSize {
+	for at := 0; at < n && !s.Bad; at += chunkSize {
 		end := min(at+chunkSize, n)
 		var part []byte
-		if !s.decoding {
+		if !s.Decoding {
 			part = v[at:end]
 		}
 		dst = x.chunk(at, end-at, part, dst)
@@ -99,28 +101,28 @@ func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
 	b := x.b
 	raw := at >= maxModelled
 	if !raw {
-		raw = x.bit(&b.raw, b2i(b.rest > 0)) == 1
+		raw = x.Bit(&b.raw, entropy.Int(b.rest > 0)) == 1
 	}
-	before := x.spent()
+	before := x.Spent()
 	for i := range n {
 		c := byte(0)
-		if !x.decoding {
+		if !x.Decoding {
 			c = v[i]
 		}
 		if raw {
-			c = byte(x.direct(uint64(c), 8))
+			c = byte(x.Direct(uint64(c), 8))
 			if at+i < len(x.next) {
 				x.next[at+i] = c
 			}
 		} else {
 			c = x.byteAt(at+i, c)
 		}
-		if x.decoding {
+		if x.Decoding {
 			dst = append(dst, c)
 		}
 	}
-	if !x.decoding {
-		b.weigh(raw, x.spent()-before-n*8*16)
+	if !x.Decoding {
+		b.weigh(raw, x.Spent()-before-n*8*16)
 	}
 	return dst
 }
@@ -136,12 +138,6 @@ func (b *octets) weigh(raw bool, lost int) {
 	}
 }
 
-// spent is how much was coded so far, in sixteenths of bits.
-func (c *coder) spent() int {
-	n := bits.Len32(c.rng)
-	return (len(c.out)+c.pending)*8*16 + (32-n)*16 - int(c.rng<<(32-n)>>27&15)
-}
-
 // byteAt codes the byte at position i.
 func (x *byteWalk) byteAt(i int, c byte) byte {
 	b, m := x.b, x.mix
@@ -154,18 +150,18 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 	}
 	pos := min(i, maxPositions-1)
 	hist := uint32(b.hist[pos])
-	base := hash(b.key, uint32(pos))
+	base := entropy.Hash(b.key, uint32(pos))
 	set := base >> 22 & (mixerSets/2 - 1)
 	contexts := [4]uint32{
-		hash(base, 0x100|hist), hash(base, 0x200|x.changed&0xff),
-		hash(base, 0x300|uint32(was)), hash(base, 0x400|hist&3<<4|x.changed&3),
+		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&0xff),
+		entropy.Hash(base, 0x300|uint32(was)), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
-	if m.bit(&x.coder, contexts[:], mixerSets/2+set, b2i(c != was)) == 1 {
+	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
 		c = x.newByte(b.step[pos], base, set, was, older, c)
 	} else {
 		c = was
 	}
-	moved := b2i(c != was)
+	moved := entropy.Int(c != was)
 	if moved == 1 {
 		d := int(int8(c - was))
 		n := bits.Len8(uint8(max(d, -d)))
@@ -185,11 +181,11 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 // the last time, and what makes up for the changes before it.
 func (x *byteWalk) newByte(step uint8, base, set uint32, was, older, c byte) byte {
 	if step < smallStep {
-		contexts := [3]uint32{hash(base, 0x800|uint32(was)), hash(base, 0x900), hash(base, 0xB00|uint32(was-older))}
+		contexts := [3]uint32{entropy.Hash(base, 0x800|uint32(was)), entropy.Hash(base, 0x900), entropy.Hash(base, 0xB00|uint32(was-older))}
 		values := [2]byte{was - older, x.sum}
-		return was + x.mix.byte(&x.coder, contexts[:], values[:], base, set, c-was)
+		return was + x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, c-was)
 	}
-	contexts := [3]uint32{hash(base, 0x500|uint32(was)), hash(base, 0x600), hash(base, 0x700|uint32(x.last))}
+	contexts := [3]uint32{entropy.Hash(base, 0x500|uint32(was)), entropy.Hash(base, 0x600), entropy.Hash(base, 0x700|uint32(x.last))}
 	values := [2]byte{2*was - older, was + x.sum}
-	return x.mix.byte(&x.coder, contexts[:], values[:], base, set, c)
+	return x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, c)
 }

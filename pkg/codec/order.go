@@ -1,6 +1,10 @@
 package codec
 
-import "hash/crc32"
+import (
+	"hash/crc32"
+
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
+)
 
 // Which topic comes next. Sensors speak in rounds, so the topic that followed
 // the last time is nearly always right: 0 to 0.6 bits a message.
@@ -32,7 +36,7 @@ const (
 // topic codes which topic the message has; encoding, name says it.
 func (s *session) topic(name string) *topic {
 	id := int32(-1)
-	if !s.decoding {
+	if !s.Decoding {
 		if i, ok := s.names[name]; ok {
 			id = i
 		}
@@ -41,17 +45,17 @@ func (s *session) topic(name string) *topic {
 	if s.prev >= 0 {
 		guesses[afterLast] = &s.topics[s.prev].next
 		if s.live <= maxDue {
-			guesses[overdue] = &s.due[hash(uint32(s.prev), uint32(s.overdue())+77)>>22]
+			guesses[overdue] = &s.due[entropy.Hash(uint32(s.prev), uint32(s.overdue())+77)>>22]
 		}
 	}
 	found := s.guess(&guesses, id)
 	if found < 0 {
-		if s.bit(&s.newTopic, b2i(id < 0)) == 1 {
+		if s.Bit(&s.newTopic, entropy.Int(id < 0)) == 1 {
 			found = s.addTopic(name)
 		} else {
 			found = s.topicID(id)
 		}
-		if s.bad {
+		if s.Bad {
 			return nil
 		}
 	}
@@ -78,7 +82,7 @@ func (s *session) guess(guesses *[2]*follower, id int32) int32 {
 		if g == nil || g.hits == 0 || g.topic == tried || int(g.topic) > len(s.topics) || s.topics[g.topic-1] == nil {
 			continue
 		}
-		if s.bit(&s.order[k][g.hits], b2i(g.topic-1 != id)) == 0 {
+		if s.Bit(&s.order[k][g.hits], entropy.Int(g.topic-1 != id)) == 0 {
 			return g.topic - 1
 		}
 		tried = g.topic
@@ -95,27 +99,40 @@ func (s *session) topicID(id int32) int32 {
 	low := min(n, 12)
 	if n != s.idBits || s.ids == nil {
 		s.used += 2<<low - 2*len(s.ids)
-		s.ids = make([]prob, 1<<low)
-		fill(s.ids)
+		s.ids = make([]entropy.Prob, 1<<low)
+		entropy.Fill(s.ids)
 		s.idBits = n
 	}
 	high := n - low
-	x := s.tree(s.ids, int(id)>>high, low)<<high | int(s.direct(uint64(id), high))
+	x := s.Tree(s.ids, int(id)>>high, low)<<high | int(s.Direct(uint64(id), high))
 	if x >= len(s.topics) || s.topics[x] == nil {
-		s.fail()
+		s.Fail()
 		return -1
 	}
 	return int32(x)
 }
 
 func (s *session) addTopic(name string) int32 {
-	text := s.words.text(s, []byte(name), maxTopic)
-	if s.bad {
+	base := "" // neighbours begin alike
+	if s.prev >= 0 {
+		base = s.topics[s.prev].name
+	}
+	shared := int(s.Magnitude(&s.shared, 0, uint64(sharedPrefix(base, name))+1) - 1)
+	if shared > len(base) || shared < 0 {
+		s.Fail()
 		return -1
 	}
-	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: [4]prob{probNew, probNew, probNew, probNew}}
+	rest := ""
+	if !s.Decoding {
+		rest = name[shared:]
+	}
+	text := append([]byte(base[:shared]), s.words.text(s, []byte(rest), maxTopic-shared)...)
+	if s.Bad {
+		return -1
+	}
+	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: [4]entropy.Prob{entropy.ProbNew, entropy.ProbNew, entropy.ProbNew, entropy.ProbNew}}
 	t.clock.stale = s.stale
-	soften(t.clock.stale[:], 3)
+	entropy.Soften(t.clock.stale[:], 3)
 	t.id = take(&s.topics, &s.free, t)
 	s.live++
 	if s.names != nil {

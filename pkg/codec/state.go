@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -61,41 +62,42 @@ type state struct {
 	monoAt int64 // µs
 	count  int   // records in the body before
 
-	ids      []prob // tree over the ids of topics
+	ids      []entropy.Prob // tree over the ids of topics
 	idBits   int
 	due      [1024]follower // by last and most overdue topic
 	words    *literal
-	mix      *mixer // nil: no binary payload came
-	binaries uint32 // binary columns made so far: seeds of their contexts
+	mix      *entropy.Mixer // nil: no binary payload came
+	binaries uint32         // binary columns made so far: seeds of their contexts
 }
 
 // contexts are the estimates that all topics share.
 type contexts struct {
-	order      [2][16]prob
-	newTopic   prob
-	sameMeta   prob
-	sameBoot   prob
-	sameProps  prob
-	sameMono   prob
-	sameCount  prob
-	sameUnit   prob
-	countM     magnitude
-	monoM      magnitude
-	monoAvg    expected
-	monoSign   prob
-	stale      [16]prob // time, as the topics' own
+	order      [2][16]entropy.Prob
+	newTopic   entropy.Prob
+	sameMeta   entropy.Prob
+	sameBoot   entropy.Prob
+	sameProps  entropy.Prob
+	sameMono   entropy.Prob
+	sameCount  entropy.Prob
+	sameUnit   entropy.Prob
+	countM     entropy.Magnitude
+	monoM      entropy.Magnitude
+	monoAvg    entropy.Expected
+	monoSign   entropy.Prob
+	stale      [16]entropy.Prob // time, as the topics' own
 	times      times
-	rank       [16]prob
-	kind       [3]prob
-	known      prob
-	again      prob
-	format     [4]prob
-	formatPart [3][32]prob
-	strip      [4]prob
-	firstValue prob
-	changed    [64]prob // numbers, as the columns' own
+	rank       [16]entropy.Prob
+	kind       [3]entropy.Prob
+	known      entropy.Prob
+	again      entropy.Prob
+	format     [4]entropy.Prob
+	formatPart [3][32]entropy.Prob
+	strip      [4]entropy.Prob
+	firstValue entropy.Prob
+	changed    [64]entropy.Prob // numbers, as the columns' own
 	model      model
-	length     magnitude
+	length     entropy.Magnitude
+	shared     entropy.Magnitude
 }
 
 func newState(limit int) *state {
@@ -106,19 +108,19 @@ func newState(limit int) *state {
 
 func (x *contexts) init() {
 	for i := range x.order {
-		fill(x.order[i][:])
+		entropy.Fill(x.order[i][:])
 	}
 	for i := range x.formatPart {
-		fill(x.formatPart[i][:])
+		entropy.Fill(x.formatPart[i][:])
 	}
-	for _, p := range []*prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
-		*p = probNew
+	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
+		*p = entropy.ProbNew
 	}
-	for _, ps := range [][]prob{x.stale[:], x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
-		fill(ps)
+	for _, ps := range [][]entropy.Prob{x.stale[:], x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+		entropy.Fill(ps)
 	}
-	for _, m := range []*magnitude{&x.countM, &x.monoM, &x.length} {
-		m.init()
+	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
+		m.Init()
 	}
 	x.times.init()
 	x.model.init()
@@ -138,7 +140,7 @@ type topic struct {
 	props []byte
 
 	refs []ref // the shapes of its payloads, most recent first
-	same [4]prob
+	same [4]entropy.Prob
 	hist uint8 // bits: whether the last payloads had the shape of the one before
 }
 
@@ -182,7 +184,7 @@ type columns struct {
 }
 
 type flag struct {
-	p    [8]prob
+	p    [8]entropy.Prob
 	hist uint8
 }
 
@@ -297,7 +299,7 @@ func (s *state) clone() *state {
 		}
 	}
 	n.free, n.freeTemplates, n.ids = slices.Clone(s.free), slices.Clone(s.freeTemplates), slices.Clone(s.ids)
-	n.words, n.mix = s.words.clone(), s.mix.clone()
+	n.words, n.mix = s.words.clone(), s.mix.Clone()
 	return n
 }
 

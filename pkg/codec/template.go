@@ -3,6 +3,8 @@ package codec
 import (
 	"bytes"
 	"unicode/utf8"
+
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
 
 // A payload of text is a template, in which tokens stand for what varies, and
@@ -203,7 +205,7 @@ func hexStyle(p []byte) (sep, first byte) {
 func scanWord(p []byte) int {
 	n, turns := word(p, isAlnum), 0
 	for i := 1; i < n; i++ {
-		turns += b2i(classes[p[i]]&isDigit != classes[p[i-1]]&isDigit)
+		turns += entropy.Int(classes[p[i]]&isDigit != classes[p[i-1]]&isDigit)
 	}
 	if turns < 3 {
 		return 0

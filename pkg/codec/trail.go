@@ -8,40 +8,40 @@ import "fmt"
 // that encoded them. A copy of every state that could be asked for would be a
 // thousand times as large, and coding the records anew would need the records.
 type trail struct {
-	base      *state // nil: the empty one, at no bodies
-	at        Position
-	steps     []step // since
-	bytes     int    // of their bodies
-	next      *state // becomes the base when it is confirmed
-	nextAt    Position
-	records   int    // since next, or base
-	confirmed uint64 // bodies
+	base    *state // nil: the empty one, at no bodies
+	at      Position
+	steps   []step // since
+	bodies  []byte // theirs
+	next    *state // becomes the base when it is confirmed
+	nextAt  Position
+	records int // since next, or base
 }
 
 type step struct {
-	body []byte
+	end  int // of its body
 	seed uint32
 }
 
-// A copy is made after so many records, or bytes: going back takes a few
-// milliseconds at most, and copying costs a few bytes moved for each record.
+// A copy is made after so many records, more for a large state, or so many bytes:
+// going back takes some milliseconds at most, and copying next to nothing for
+// each record.
 const (
-	copyAfterRecords = 10_000
+	copyAfterRecords = 20_000
 	copyAfterBytes   = 64 << 10
-	maxSteps         = 4096
+	copyAfterSteps   = 4096
 )
 
 func (t *trail) add(e *Encoder, body []byte, seed uint32, records int) {
-	t.steps = append(t.steps, step{append([]byte(nil), body...), seed})
-	t.bytes += len(body)
+	t.bodies = append(t.bodies, body...)
+	t.steps = append(t.steps, step{len(t.bodies), seed})
 	t.records += records
-	if t.next == nil && (t.records >= copyAfterRecords || t.bytes >= copyAfterBytes || len(t.steps) >= maxSteps) {
+	if t.next == nil && (t.records >= max(copyAfterRecords, e.s.used/16) || len(t.bodies) >= max(copyAfterBytes, e.s.used/4) || len(t.steps) >= copyAfterSteps) {
 		t.next, t.nextAt, t.records = e.s.state.clone(), e.at, 0
 	}
 }
 
 func (t *trail) size() int {
-	n := t.bytes
+	n := len(t.bodies) + 16*len(t.steps)
 	for _, s := range []*state{t.base, t.next} {
 		if s != nil {
 			n += s.used
@@ -60,10 +60,13 @@ func (e *Encoder) Confirm(bodies uint64) {
 	if t.next == nil || bodies < t.nextAt.Bodies {
 		return
 	}
-	for _, s := range t.steps[:t.nextAt.Bodies-t.at.Bodies] {
-		t.bytes -= len(s.body)
+	n := t.nextAt.Bodies - t.at.Bodies
+	cut := t.steps[n-1].end
+	t.steps = append(t.steps[:0], t.steps[n:]...)
+	for i := range t.steps {
+		t.steps[i].end -= cut
 	}
-	t.steps = append([]step(nil), t.steps[t.nextAt.Bodies-t.at.Bodies:]...)
+	t.bodies = append(t.bodies[:0], t.bodies[cut:]...)
 	t.base, t.at, t.next = t.next, t.nextAt, nil
 }
 
@@ -82,8 +85,11 @@ func (e *Encoder) GoBack(p Position) error {
 		d.s.begin(t.base.clone(), false)
 	}
 	n := int(p.Bodies - t.at.Bodies)
+	begin := 0
 	for _, s := range t.steps[:n] {
-		if _, err := d.decode(s.body, 1, s.seed, Limits{}, MaxBytes); err != nil {
+		body := t.bodies[begin:s.end]
+		begin = s.end
+		if _, err := d.decode(body, 1, s.seed, Limits{}, MaxBytes); err != nil {
 			return fmt.Errorf("%w: %w", ErrOutOfStep, err)
 		}
 	}
@@ -95,10 +101,7 @@ func (e *Encoder) GoBack(p Position) error {
 	}
 	e.s.begin(d.s.state, true)
 	e.at = p
-	for _, s := range t.steps[n:] {
-		t.bytes -= len(s.body)
-	}
-	t.steps = t.steps[:n]
+	t.steps, t.bodies = t.steps[:n], t.bodies[:begin]
 	if t.next != nil && t.nextAt.Bodies > p.Bodies {
 		t.next = nil
 	}

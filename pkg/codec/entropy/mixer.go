@@ -1,4 +1,4 @@
-package codec
+package entropy
 
 // Bytes that no better model knows are coded by mixed contexts, as in lpaq (Matt
 // Mahoney): each context has an estimate in one hashed table, and a small linear
@@ -7,8 +7,8 @@ package codec
 
 const maxInputs = 6
 
-// mixer is one table with its weights.
-type mixer struct {
+// Mixer is one table with its weights.
+type Mixer struct {
 	slots   []uint16 // 12 bits of probability, 4 that say how much it has seen
 	max     int      // slots at most
 	coded   int      // bytes since it began
@@ -27,8 +27,10 @@ const (
 // slotRates: the mean of all seen at first, then of about the last 20.
 var slotRates = [16]int32{43690, 26214, 18724, 14563, 11915, 10082, 8738, 7710, 6898, 6241, 5698, 5242, 4854, 4519, 3800, 3200}
 
-func newMixer(slots, maxSlots, sets int) *mixer {
-	m := &mixer{slots: make([]uint16, slots), max: maxSlots, weights: make([]int32, sets*maxInputs)}
+// NewMixer makes a mixer whose table has slots, a power of two, and grows to max;
+// it has sets of weights.
+func NewMixer(slots, maxSlots, sets int) *Mixer {
+	m := &Mixer{slots: make([]uint16, slots), max: maxSlots, weights: make([]int32, sets*maxInputs)}
 	for i := range m.slots {
 		m.slots[i] = slotNew
 	}
@@ -38,7 +40,8 @@ func newMixer(slots, maxSlots, sets int) *mixer {
 	return m
 }
 
-func (m *mixer) clone() *mixer {
+// Clone copies the mixer.
+func (m *Mixer) Clone() *Mixer {
 	if m == nil {
 		return nil
 	}
@@ -48,11 +51,12 @@ func (m *mixer) clone() *mixer {
 	return &n
 }
 
-func (m *mixer) size() int { return 2*len(m.slots) + 4*len(m.weights) }
+// Size is what the mixer takes, in bytes.
+func (m *Mixer) Size() int { return 2*len(m.slots) + 4*len(m.weights) }
 
-// grow doubles the table as bytes are coded; both halves go on with what is
+// Grow doubles the table as bytes are coded; both halves go on with what is
 // known. It gives the bytes that were added.
-func (m *mixer) grow() int {
+func (m *Mixer) Grow() int {
 	n := len(m.slots)
 	if m.coded*16 <= n || n >= m.max {
 		return 0
@@ -61,10 +65,10 @@ func (m *mixer) grow() int {
 	return 2 * n
 }
 
-func (m *mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1)] }
+func (m *Mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1)] }
 
 // code codes one bit by the first n of m.in with a set of weights.
-func (m *mixer) code(c *coder, n int, set uint32, b int) int {
+func (m *Mixer) code(c *Coder, n int, set uint32, b int) int {
 	w := m.weights[set*maxInputs : set*maxInputs+maxInputs]
 	dot := int64(0)
 	for i := range n {
@@ -84,17 +88,17 @@ func (m *mixer) code(c *coder, n int, set uint32, b int) int {
 	return b
 }
 
-// bit codes one bit under contexts, given as hashes.
-func (m *mixer) bit(c *coder, contexts []uint32, set uint32, b int) int {
+// Bit codes one bit under contexts, given as hashes.
+func (m *Mixer) Bit(c *Coder, contexts []uint32, set uint32, b int) int {
 	for i, h := range contexts {
 		m.in[i] = m.slot(h)
 	}
 	return m.code(c, len(contexts), set, b)
 }
 
-// byte codes a byte under contexts and beside expected values: of those only
+// Byte codes a byte under contexts and beside expected values: of those only
 // whether the bits so far agree, and what the next one would be.
-func (m *mixer) byte(c *coder, contexts []uint32, values []byte, base, set uint32, v byte) byte {
+func (m *Mixer) Byte(c *Coder, contexts []uint32, values []byte, base, set uint32, v byte) byte {
 	m.coded++
 	t := uint32(1)
 	for i := 7; i >= 0; i-- {
@@ -109,7 +113,7 @@ func (m *mixer) byte(c *coder, contexts []uint32, values []byte, base, set uint3
 			if (uint32(x)|256)>>(i+1) == t {
 				k = 1 + uint32(i)<<1 + uint32(x)>>i&1
 			}
-			m.in[n] = m.slot(hash(base, 0xA00|uint32(j)<<5|k))
+			m.in[n] = m.slot(Hash(base, 0xA00|uint32(j)<<5|k))
 			n++
 		}
 		t = t<<1 | uint32(m.code(c, n, set, int(v>>i&1)))
@@ -117,7 +121,8 @@ func (m *mixer) byte(c *coder, contexts []uint32, values []byte, base, set uint3
 	return byte(t)
 }
 
-func hash(a, b uint32) uint32 {
+// Hash mixes two numbers.
+func Hash(a, b uint32) uint32 {
 	h := a*0x9E3779B1 ^ (b+0x7F4A7C15)*0x85EBCA6B
 	h ^= h >> 15
 	h *= 0xC2B2AE35

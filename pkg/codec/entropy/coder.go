@@ -1,15 +1,22 @@
-package codec
+// Package entropy turns decisions into bits and back: a binary range coder,
+// estimates that learn how likely each decision is, and mixers of such. It
+// promises that both directions walk the same way, in integers alone, on every
+// machine; and that a decoder that is fed with anything ends. What is decided,
+// and in which context, is the caller's.
+package entropy
 
-// coder is a binary range coder for both directions (Martin 1979, with the carry
+import "math/bits"
+
+// Coder is a binary range coder for both directions (Martin 1979, with the carry
 // kept as in LZMA). Whoever codes hands in a bit and gets the bit that was
 // coded; decoding, what is handed in does not matter. So every model is written
 // once, and the two sides cannot differ in it. Integers of fixed width only.
-type coder struct {
-	decoding bool
+type Coder struct {
+	Decoding bool // reads bits, else writes them
 	rng      uint32
-	// digest changes with every probability that is used: two sides that have
+	// Digest changes with every probability that is used: two sides that have
 	// learned differently notice in the first body where it matters.
-	digest uint32
+	Digest uint32
 
 	// Encoding: the number so far, of which the bytes that no carry can reach
 	// any more stand in out.
@@ -22,9 +29,9 @@ type coder struct {
 	// Decoding.
 	value uint32
 	in    []byte
-	over  int // zero bytes read behind the end
-	work  int // bytes that may still come out of this body
-	bad   bool
+	over  int  // zero bytes read behind the end
+	work  int  // bytes that may still come out of this body
+	Bad   bool // decoding: the input is not what an encoder wrote
 }
 
 const digestPrime = 0x9E3779B1 // odd: no difference is lost
@@ -32,18 +39,20 @@ const digestPrime = 0x9E3779B1 // odd: no difference is lost
 // maxOver is how many zero bytes an encoder may leave out at the end.
 const maxOver = 4
 
-func (c *coder) startEncoding(out []byte) {
-	*c = coder{rng: 1<<32 - 1, out: out}
+// StartEncoding begins an output behind out.
+func (c *Coder) StartEncoding(out []byte) {
+	*c = Coder{rng: 1<<32 - 1, out: out}
 }
 
-func (c *coder) startDecoding(in []byte, work int) {
-	*c = coder{decoding: true, rng: 1<<32 - 1, in: in, work: work}
+// StartDecoding begins to read in, out of which so many bytes of work may come.
+func (c *Coder) StartDecoding(in []byte, work int) {
+	*c = Coder{Decoding: true, rng: 1<<32 - 1, in: in, work: work}
 	for range 4 {
 		c.value = c.value<<8 | c.next()
 	}
 }
 
-func (c *coder) next() uint32 {
+func (c *Coder) next() uint32 {
 	if len(c.in) == 0 {
 		c.over++
 		return 0
@@ -53,23 +62,23 @@ func (c *coder) next() uint32 {
 	return uint32(b)
 }
 
-// fail makes the body a corrupt one. What an encoder codes is always valid.
-func (c *coder) fail() { c.bad = true }
+// Fail makes the input a corrupt one. What an encoder codes is always valid.
+func (c *Coder) Fail() { c.Bad = true }
 
-// spend counts n bytes of output, and notices a body that has long ended.
-func (c *coder) spend(n int) {
-	if c.work -= n; c.decoding && (c.work < 0 || c.over > maxOver) {
-		c.bad = true
+// Spend counts n bytes of work, and notices an input that has long ended.
+func (c *Coder) Spend(n int) {
+	if c.work -= n; c.Decoding && (c.work < 0 || c.over > maxOver) {
+		c.Bad = true
 	}
 }
 
 // code codes b, where 1 has the part bound of the range. A 0, the likely
 // outcome of every flag, takes the lower part: a body in which all is as
 // foreseen is the number 0, and has no bytes.
-func (c *coder) code(bound uint32, b int) int {
-	c.digest = (c.digest ^ bound) * digestPrime
+func (c *Coder) code(bound uint32, b int) int {
+	c.Note(bound)
 	rest := c.rng - bound
-	if c.decoding {
+	if c.Decoding {
 		if c.value < rest {
 			b = 0
 			c.rng = rest
@@ -98,7 +107,7 @@ func (c *coder) code(bound uint32, b int) int {
 }
 
 // shift moves the top byte of low on.
-func (c *coder) shift() {
+func (c *Coder) shift() {
 	if carry := byte(c.low >> 32); carry != 0 || uint32(c.low) < 0xff<<24 {
 		if c.begun {
 			c.out = append(c.out, c.cache+carry)
@@ -114,9 +123,9 @@ func (c *coder) shift() {
 	c.low = c.low << 8 & 0xffffffff
 }
 
-// finish ends the body, which begins at start: of the numbers that are left it
+// Finish ends the output, which began at start: of the numbers that are left it
 // takes the one with the most zeros at its end, and leaves those out.
-func (c *coder) finish(start int) []byte {
+func (c *Coder) Finish(start int) []byte {
 	top := c.low + uint64(c.rng) - 1
 	for k := 32; ; k -= 8 {
 		mask := uint64(1)<<k - 1
@@ -134,14 +143,23 @@ func (c *coder) finish(start int) []byte {
 	return c.out
 }
 
-// ended reports whether the decoder has read what the encoder wrote, all of it.
-func (c *coder) ended() bool { return !c.bad && len(c.in) == 0 && c.over <= maxOver }
+// Ended reports whether the decoder has read what the encoder wrote, all of it.
+func (c *Coder) Ended() bool { return !c.Bad && len(c.in) == 0 && c.over <= maxOver }
 
-// direct codes the n low bits of v without a model, the highest first.
-func (c *coder) direct(v uint64, n int) uint64 {
+// Direct codes the n low bits of v without a model, the highest first.
+func (c *Coder) Direct(v uint64, n int) uint64 {
 	var r uint64
 	for n--; n >= 0; n-- {
 		r = r<<1 | uint64(c.code(c.rng>>1, int(v>>n&1)))
 	}
 	return r
+}
+
+// Note makes x part of the digest.
+func (c *Coder) Note(x uint32) { c.Digest = (c.Digest ^ x) * digestPrime }
+
+// Spent is how much was coded so far, in sixteenths of bits; encoding only.
+func (c *Coder) Spent() int {
+	n := bits.Len32(c.rng)
+	return (len(c.out)+c.pending)*8*16 + (32-n)*16 - int(c.rng<<(32-n)>>27&15)
 }
