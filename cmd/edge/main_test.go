@@ -158,7 +158,7 @@ func TestMemoryBoundGivesWay(t *testing.T) {
 		t.Errorf("GOMEMLIMIT is ignored: %d", got)
 	}
 	boundMemory(func(string) string { return "" }, &conf)
-	if got := debug.SetMemoryLimit(-1); got != 32<<20+2*(32<<20+16<<20+32<<20+1000*20<<10+2*2<<20) {
+	if got := debug.SetMemoryLimit(-1); got != 32<<20+2*(32<<20+16<<20+32<<20+1000*20<<10+3*2<<20) {
 		t.Errorf("limit %d", got)
 	}
 }

@@ -153,10 +153,10 @@ func (c *Config) anonymous() bool {
 // BoundedMemory is what the bounds of the configuration let an edge hold, in
 // bytes: on the sensors' side messages that wait for the disk, here and in the buffer, those
 // that wait for subscribers, retained ones, and 20 KiB a connection; and what the
-// link's codec learns, with the copy that it can go back to.
+// link's codec learns, with the two copies that it can go back to.
 func (c *Config) BoundedMemory() int64 {
 	s := &c.Sensors
-	return 2*int64(s.MaxPendingBytes) + int64(s.MaxQueuedBytes) + int64(s.MaxRetainedBytes) + int64(s.MaxClients)*20<<10 + 2*int64(c.Hub.Codec.StateBytes)
+	return 2*int64(s.MaxPendingBytes) + int64(s.MaxQueuedBytes) + int64(s.MaxRetainedBytes) + int64(s.MaxClients)*20<<10 + 3*int64(c.Hub.Codec.StateBytes)
 }
 
 // JournalDir is where the journal of a data directory lives.
