@@ -122,7 +122,7 @@ func (k *keeper) park(device string, l learned, state int, bytes int64) {
 	defer k.mu.Unlock()
 	k.stats.Sessions--
 	k.stats.StateBytes -= bytes
-	if l == nil || l.Position().Bodies == 0 {
+	if l == nil {
 		return
 	}
 	if e := k.kept[device]; e != nil { // a device has one session at a time, so there is none

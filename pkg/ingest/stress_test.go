@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/commitlog/local"
 	"github.com/packetboat/packetboat/pkg/commitlog/logtest"
@@ -151,9 +152,9 @@ func (s *stress) answers(t *testing.T, e *simEdge, left int) bool {
 	return true
 }
 
-func runStress(t *testing.T, log commitlog.Log, devices, messages int) {
+func runStress(t *testing.T, log commitlog.Log, devices, messages int, codecTotal int64) {
 	c := &chaos{Log: log}
-	s := &stress{chaos: c, log: &checked{Log: c}, o: Options{WindowMessages: 6, MinWindow: 3, PacketBytes: 64 << 10, GroupRecords: 40}}
+	s := &stress{chaos: c, log: &checked{Log: c}, o: Options{WindowMessages: 6, MinWindow: 3, PacketBytes: 64 << 10, GroupRecords: 40, CodecState: codec.MinState, CodecTotal: codecTotal}}
 	s.hub = startHub(s.log, s.o, false)
 	var wg sync.WaitGroup
 	var edges []*simEdge
@@ -249,13 +250,18 @@ func TestManyDevices(t *testing.T) {
 	if testing.Short() {
 		messages = 30
 	}
-	runStress(t, logtest.NewMem(4), 16, messages)
+	runStress(t, logtest.NewMem(4), 16, messages, 1<<30)
+}
+
+// The same where codec sessions have little room.
+func TestManyDevicesInLittleRoom(t *testing.T) {
+	runStress(t, logtest.NewMem(4), 16, 60, 2*codec.MinState)
 }
 
 // The same on the log of a single machine, with its real disk.
 func TestManyDevicesOnDisk(t *testing.T) {
 	log := openLocal(t)
-	runStress(t, log, 8, 60)
+	runStress(t, log, 8, 60, 1<<30)
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
