@@ -1,5 +1,7 @@
-// Package codec turns records into few bytes and back: rows in columns, under
-// zstd, self-contained.
+// Package codec turns records into few bytes and back. A session, of which each
+// side of a link keeps one, learns the stream and codes every message by what it
+// adds; a block stands for itself; rows in columns under zstd are what every peer
+// reads.
 //
 // It promises that what comes back is what went in, to the byte, or an error,
 // and that a hostile body neither panics nor takes more memory than its limits
@@ -20,8 +22,11 @@ type ID uint8
 const Rows ID = 1
 
 func (id ID) String() string {
-	if id == Rows {
+	switch id {
+	case Rows:
 		return "rows"
+	case Learning:
+		return "learning"
 	}
 	return fmt.Sprintf("codec(%d)", uint8(id))
 }
