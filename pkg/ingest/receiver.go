@@ -45,9 +45,6 @@ func newReceiver(in *Ingest, device string, o *CodecOffer) (*receiver, CodecGran
 	} else {
 		r.dec = r.make(g.State, nil)
 	}
-	if r.resize(); r.gaveUp {
-		g = CodecGrant{Codec: g.Codec}
-	}
 	return r, g
 }
 
@@ -81,8 +78,7 @@ func (r *receiver) decode(packet []byte) (stream.Batch, error) {
 }
 
 // resize counts what the session keeps, and gives it up if there is no room.
-// The batch that made it grow was decoded and is good. mu is held, or nobody
-// else has r yet.
+// The batch that made it grow was decoded and is good. mu is held.
 func (r *receiver) resize() {
 	if r.granted.Load() == 0 {
 		return
