@@ -363,19 +363,16 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 			col := column{changed: s.changed}
 			entropy.Soften(col.changed[:], 3)
 			cs.numbers = append(cs.numbers, col)
-			cs.size += sizeColumn
 		case tokenHex, tokenWord:
 			s.binaries++
 			cs.bytes = append(cs.bytes, &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew})
-			cs.size += sizeOctets
 		case tokenFlag:
 			f := flag{}
 			entropy.Fill(f.p[:])
 			cs.flags = append(cs.flags, f)
-			cs.size += sizeFlag
 		}
 	}
-	cs.size += sizeColumns
-	s.charge(t, cs.size)
+	all, _ := cs.size()
+	s.charge(t, all)
 	return cs
 }

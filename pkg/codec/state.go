@@ -176,11 +176,23 @@ type template struct {
 // does not make them new. Saves a fifth of rows with a text field.
 type columns struct {
 	refs    int
-	size    int
 	kinds   []byte
 	numbers []column
 	bytes   []*octets
 	flags   []flag
+}
+
+// size is what the columns count, and how much of it is dictionaries.
+func (cs *columns) size() (all, values int) {
+	all = sizeColumns + sizeColumn*len(cs.numbers) + sizeFlag*len(cs.flags)
+	for i := range cs.numbers {
+		values += 8 * int(cs.numbers[i].room)
+		all += sizeModel * entropy.Int(cs.numbers[i].own != nil)
+	}
+	for _, b := range cs.bytes {
+		all += b.size()
+	}
+	return all + values, values
 }
 
 type flag struct {
@@ -251,7 +263,9 @@ func (s *session) drop(t *topic, r ref) {
 		s.charge(t, -r.bytes.size())
 	case shapeTemplate:
 		if r.cols.refs--; r.cols.refs == 0 {
-			s.charge(t, -r.cols.size)
+			all, values := r.cols.size()
+			s.charge(t, -all)
+			s.valueBytes -= values
 		}
 		g := s.templates[r.template]
 		if g.refs--; g.refs == 0 {
