@@ -57,8 +57,8 @@ func printStatus(w io.Writer, s *httpapi.Status) error {
 	}
 	line("devices", "%d connected; %d connects, %d of them took over, %d expelled", s.Connected, s.Connects, s.Takeovers, s.Expelled)
 	if c := &s.Codec; c.Sessions+c.Kept+c.Fresh+c.Resumed+c.SelfContained > 0 {
-		line("codec", "%d sessions learn, %d are kept for devices that are away: %.1f and %.1f of %.1f MiB", c.Sessions, c.Kept,
-			mib(c.StateBytes), mib(c.KeptBytes), mib(c.TotalBytes))
+		line("codec", "%d sessions learn in %.1f MiB, %d are kept for devices that are away in %.1f MiB, of %.1f MiB",
+			c.Sessions, mib(c.StateBytes), c.Kept, mib(c.KeptBytes), mib(c.TotalBytes))
 		line("codec sessions", "%d began fresh, %d were resumed; dropped: %s; %d batches stood for themselves for want of room",
 			c.Fresh, c.Resumed, nonZero(c.Dropped), c.SelfContained)
 	}
