@@ -67,8 +67,8 @@ const maxBatchBytes = 1 << 20
 // defaults are the batch policies: urgent leaves at once, bulk in large batches.
 var defaults = map[stream.Lane]BatchPolicy{
 	stream.Urgent: {Messages: 200, Bytes: 32 << 10, Age: -1},
-	stream.Normal: {Messages: 2000, Bytes: 64 << 10, Age: time.Second},
-	stream.Bulk:   {Messages: 5000, Bytes: 128 << 10, Age: 10 * time.Second},
+	stream.Normal: {Messages: 4000, Bytes: 128 << 10, Age: time.Second},
+	stream.Bulk:   {Messages: MaxBatchMessages, Bytes: 256 << 10, Age: 10 * time.Second},
 }
 
 func (o Options) withDefaults() Options {

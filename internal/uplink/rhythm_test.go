@@ -1,6 +1,10 @@
 package uplink
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,5 +188,25 @@ func TestRhythmForgets(t *testing.T) {
 	}
 	if bucketOf(0) != 0 || bucketOf(-time.Hour) != 0 || bucketOf(1<<62) != rhythmBuckets-1 {
 		t.Error("pauses at the ends")
+	}
+}
+
+// The manual says the batch policies as they are.
+func TestDocumentedPolicies(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations", "edge.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lane, p := range defaults {
+		messages, age := fmt.Sprint(p.Messages), "at once"
+		if n := len(messages); n > 3 {
+			messages = messages[:n-3] + "," + messages[n-3:]
+		}
+		if p.Age > 0 {
+			age = fmt.Sprintf("%.0f s", p.Age.Seconds())
+		}
+		if want := fmt.Sprintf("| `%s` | %s | %dKiB | %s |", lane, messages, p.Bytes>>10, age); !strings.Contains(string(text), want) {
+			t.Errorf("not in the manual: %s", want)
+		}
 	}
 }

@@ -119,7 +119,8 @@ func (u *Uplink) connection(ctx context.Context, t target) error {
 		u.count(func(s *Stats) { s.ConnectFailures++ })
 		return u.referral(t, err)
 	}
-	u.o.Logger.Info("hub connected", "hub", t.url, "log", l.welcome.log.String(), "window", l.welcome.window, "packet_bytes", l.welcome.packet)
+	u.o.Logger.Info("hub connected", "hub", t.url, "log", l.welcome.log.String(), "window", l.welcome.window, "packet_bytes", l.welcome.packet,
+		"codec", l.mode.String(), "resumed", l.encoder.Session() != nil)
 	u.count(func(s *Stats) { s.Connects++ })
 	u.become(Up, t.url)
 	u.observe(l)
