@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/packetboat/packetboat/pkg/buffer"
+	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // lively plays arrivals against a lane and gives, for each batch, how many
@@ -209,4 +210,34 @@ func TestDocumentedPolicies(t *testing.T) {
 			t.Errorf("not in the manual: %s", want)
 		}
 	}
+}
+
+// A message of a lane that knows its next one to be far off leaves without
+// waiting for its age limit; one of a lane that knows nothing waits.
+func TestRhythmOnTheLink(t *testing.T) {
+	h, b := newHub(t), openBuffer(t)
+	o := quick(h.url())
+	for _, lane := range stream.Lanes {
+		o.Lanes[lane] = BatchPolicy{Messages: 20, Bytes: 4096, Age: time.Hour}
+	}
+	u := New(b, o)
+	for range 20 {
+		u.rhythms[stream.Normal].add(48 * time.Hour)
+	}
+	runUntilEnd(t, u.Run)
+	eventually(t, "connection", func() bool { return u.Stats().State == Up })
+	accept(t, b, stream.Bulk, 0, 1)
+	for i := range 3 {
+		accept(t, b, stream.Normal, 10+i, 1)
+		settledOf(t, h, i+1)
+	}
+	if s := b.Stats(); s.Lanes[stream.Bulk].Messages != 1 {
+		t.Errorf("bulk: %+v", s.Lanes[stream.Bulk])
+	}
+}
+
+// settledOf waits until the hub has n messages.
+func settledOf(t *testing.T, h *testHub, n int) {
+	t.Helper()
+	eventually(t, "delivery", func() bool { in, _ := h.count(); return in == n })
 }
