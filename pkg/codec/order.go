@@ -6,32 +6,40 @@ import (
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
 
-// Which topic comes next. Sensors speak in rounds, so the topic that followed
-// the last time is nearly always right: 0 to 0.6 bits a message.
+// Which topic comes next. Sensors speak in rounds of several lengths: what came
+// after the topic at hand before comes again, the slow ones when it is their time.
 
-// follower is a topic that is expected, and how often in a row it was right.
-type follower struct {
-	topic int32 // one more than its id; 0: none
-	hits  uint8 // up to 15
-}
+// follower is a topic that came after another one: its id and one, 0: none, and
+// in the low bits how often it did of late.
+type follower uint32
 
-func (f *follower) see(id int32) {
-	switch {
-	case f.topic == id+1 && f.hits > 0:
-		f.hits = min(f.hits+1, 15)
-	case f.hits > 3:
-		f.hits /= 2
-	default:
-		*f = follower{id + 1, 1}
-	}
-}
-
-// What the next topic is foreseen from: the last one; that and the one that is
-// most overdue, for buses with rounds of several lengths (a tenth of CAN).
 const (
-	afterLast = iota
-	overdue
+	followers = 12 // of a topic
+	hitBits   = 3
+	maxHits   = 1<<hitBits - 1
+	maxTries  = 4 // guesses before the id is coded
 )
+
+func (f follower) topic() int32 { return int32(f>>hitBits) - 1 }
+func (f follower) hits() uint8  { return uint8(f & maxHits) }
+
+// When a topic is expected, by its own times.
+const (
+	timeless = iota // it has none yet
+	far
+	soon
+	due
+	late
+	expectations
+)
+
+// guess is a topic that may be next.
+type guess struct {
+	topic      int32
+	hits       uint8
+	expected   uint8
+	at, period int64 // in 1/16 units
+}
 
 // topic codes which topic the message has; encoding, name says it.
 func (s *session) topic(name string) *topic {
@@ -41,14 +49,16 @@ func (s *session) topic(name string) *topic {
 			id = i
 		}
 	}
-	var guesses [2]*follower
-	if s.prev >= 0 {
-		guesses[afterLast] = &s.topics[s.prev].next
-		if s.live <= maxDue {
-			guesses[overdue] = &s.due[entropy.Hash(uint32(s.prev), uint32(s.overdue())+77)>>22]
+	var guesses [followers]guess
+	n := s.guesses(&guesses)
+	found, tried := int32(-1), 0
+	for tried < min(n, maxTries) && found < 0 {
+		g := &guesses[tried]
+		if s.Bit(&s.order[tried][g.expected][g.hits], entropy.Int(g.topic != id)) == 0 {
+			found = g.topic
 		}
+		tried++
 	}
-	found := s.guess(&guesses, id)
 	if found < 0 {
 		if s.Bit(&s.newTopic, entropy.Int(id < 0)) == 1 {
 			found = s.addTopic(name)
@@ -59,10 +69,8 @@ func (s *session) topic(name string) *topic {
 			return nil
 		}
 	}
-	for _, g := range guesses {
-		if g != nil {
-			g.see(found)
-		}
+	if s.prev >= 0 {
+		s.topics[s.prev].follow(found, guesses[:tried])
 	}
 	s.prev = found
 	t := s.topics[found]
@@ -70,24 +78,82 @@ func (s *session) topic(name string) *topic {
 	return t
 }
 
-// guess tries what is expected, the surer first; -1: it is none of that.
-func (s *session) guess(guesses *[2]*follower, id int32) int32 {
-	order := [2]int{afterLast, overdue}
-	if g := guesses[overdue]; g != nil && g.hits > guesses[afterLast].hits {
-		order = [2]int{overdue, afterLast}
+// guesses finds what may come next, the likeliest first.
+func (s *session) guesses(g *[followers]guess) (n int) {
+	if s.prev < 0 {
+		return 0
 	}
-	tried := int32(0)
-	for _, k := range order {
-		g := guesses[k]
-		if g == nil || g.hits == 0 || g.topic == tried || int(g.topic) > len(s.topics) || s.topics[g.topic-1] == nil {
+	for _, f := range s.topics[s.prev].next {
+		id := f.topic()
+		if id < 0 || int(id) >= len(s.topics) || s.topics[id] == nil {
 			continue
 		}
-		if s.Bit(&s.order[k][g.hits], entropy.Int(g.topic-1 != id)) == 0 {
-			return g.topic - 1
+		k := &s.topics[id].clock
+		x := guess{topic: id, hits: f.hits(), expected: k.expected(s.now), at: k.last<<4 + k.mean, period: k.mean}
+		i := n
+		for ; i > 0 && x.before(&g[i-1]); i-- {
+			g[i] = g[i-1]
 		}
-		tried = g.topic
+		g[i] = x
+		n++
 	}
-	return -1
+	return n
+}
+
+// expected says whether a message is due now.
+func (k *clock) expected(now int64) uint8 {
+	wait := k.last<<4 + k.mean - now<<4
+	switch {
+	case k.seen < 2:
+		return timeless
+	case wait < -k.mean:
+		return late
+	case wait <= max(k.mean>>3, 6<<4):
+		return due
+	case wait <= k.mean>>1:
+		return soon
+	}
+	return far
+}
+
+// before orders guesses: first those that are due, by when; of two at about the
+// same time the slow one, which comes among the quick ones now and then.
+func (g *guess) before(o *guess) bool {
+	const tie = 3 << 4
+	switch {
+	case g.expected == due && o.expected == due && g.at+tie >= o.at && o.at+tie >= g.at:
+		return g.period > o.period+o.period>>2
+	case g.expected == due && o.expected == due:
+		return g.at < o.at
+	case g.expected == due || o.expected == due:
+		return g.expected == due
+	}
+	return g.hits > o.hits
+}
+
+// follow learns that the topic id came after t, not what was tried before it.
+func (t *topic) follow(id int32, tried []guess) {
+	place, weakest := -1, 0
+	for i, f := range t.next {
+		if f.topic() == id {
+			place = i
+		}
+		for k := range tried {
+			if f.topic() == tried[k].topic && f.topic() != id {
+				t.next[i] = f&^maxHits | f&maxHits>>1
+			}
+		}
+		if f == 0 || t.next[weakest] != 0 && t.next[i].hits() < t.next[weakest].hits() {
+			weakest = i
+		}
+	}
+	if place < 0 {
+		place = weakest
+		t.next[place] = follower(id+1) << hitBits
+	}
+	if t.next[place].hits() < maxHits {
+		t.next[place]++
+	}
 }
 
 // topicID codes the id of a topic that is known.
@@ -141,18 +207,4 @@ func (s *session) addTopic(name string) int32 {
 	t.sum = crc32.Checksum(text, castagnoli)
 	s.charge(t, sizeTopic+2*len(text))
 	return t.id
-}
-
-// overdue is the topic whose next message should have come first.
-func (s *state) overdue() int32 {
-	best, at := int32(0), int64(1<<63-1)
-	for i, t := range s.topics {
-		if t == nil || t.clock.seen < 2 {
-			continue
-		}
-		if d := t.clock.last<<4 + t.clock.mean; d < at {
-			best, at = int32(i), d
-		}
-	}
-	return best
 }

@@ -15,7 +15,6 @@ const (
 	maxTokens    = 512       // variable parts of a payload: a column each
 	maxText      = 16 << 10  // bytes of a template; longer texts are coded as text
 	maxValues    = 1024      // in the dictionary of a column: more save nothing (measured)
-	maxDue       = 64        // topics among which the most overdue one is looked for, each time
 	maxWord      = 4096      // bytes of a mixed word, of properties, that are remembered
 	maxBytes     = 4096      // bytes of a binary payload that are remembered
 	maxModelled  = 256 << 10 // bytes of a payload that are coded by models; the rest goes raw
@@ -25,7 +24,7 @@ const (
 // memory on any machine, and the same on all.
 const (
 	sizeState    = 24 << 10 // the fixed part, with the literals' table when it is full
-	sizeTopic    = 320
+	sizeTopic    = 368
 	sizeRef      = 48
 	sizeTemplate = 176
 	sizePart     = 48 // with what a column of it was the last time
@@ -64,7 +63,6 @@ type state struct {
 
 	ids      []entropy.Prob // tree over the ids of topics
 	idBits   int
-	due      [1024]follower // by last and most overdue topic
 	words    *literal
 	mix      *entropy.Mixer // nil: no binary payload came
 	binaries uint32         // binary columns made so far: seeds of their contexts
@@ -72,7 +70,7 @@ type state struct {
 
 // contexts are the estimates that all topics share.
 type contexts struct {
-	order      [2][16]entropy.Prob
+	order      [maxTries][expectations][maxHits + 1]entropy.Prob
 	newTopic   entropy.Prob
 	sameMeta   entropy.Prob
 	sameBoot   entropy.Prob
@@ -108,7 +106,9 @@ func newState(limit int) *state {
 
 func (x *contexts) init() {
 	for i := range x.order {
-		entropy.Fill(x.order[i][:])
+		for k := range x.order[i] {
+			entropy.Fill(x.order[i][k][:])
+		}
 	}
 	for i := range x.formatPart {
 		entropy.Fill(x.formatPart[i][:])
@@ -134,7 +134,7 @@ type topic struct {
 	newer, older int32  // in the order of use; -1: none
 	size         int    // what it counts towards the state
 
-	next  follower // the topic that came after it
+	next  [followers]follower // topics that came after it
 	clock clock
 	meta  byte
 	props []byte
