@@ -48,7 +48,7 @@ func (s *session) fields(x *ref, r *stream.Record) {
 		case tokenSum:
 			at.token-- // has no token
 			if s.Decoding {
-				sum := xor(s.out[min(start+1, len(s.out)):max(len(s.out)-1, start+1)])
+				sum := xor(s.out[start+1 : len(s.out)-1])
 				s.out = append(s.out, upper[sum>>4], upper[sum&15])
 			}
 		}
@@ -73,12 +73,13 @@ func (s *session) hexBytes(b *octets, p *part, text []byte) {
 // word codes a word that is one of a kind, but may come again.
 func (s *session) word(b *octets, text []byte) {
 	if s.Bit(&b.same, entropy.Int(string(text) != string(b.now))) == 1 {
-		text = s.words.word(s, text, maxText)
+		text = s.words.word(s, text, maxWord)
 		if s.Bad {
 			return
 		}
-		s.charge(s.current, len(text)-len(b.now))
-		b.now = append(b.now[:0], text...)
+		s.charge(s.current, -cap(b.now))
+		b.now = append(room(b.now, len(text))[:0], text...)
+		s.charge(s.current, cap(b.now))
 	}
 	if s.Decoding {
 		s.out = append(s.out, b.now...)

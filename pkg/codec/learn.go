@@ -83,9 +83,11 @@ func (e *Encoder) Append(dst []byte, recs []stream.Record, seed uint32) ([]byte,
 }
 
 func (e *Encoder) append(dst []byte, recs []stream.Record, seed uint32) ([]byte, error) {
-	if err := checkRecords(recs); err != nil {
+	content, err := checkRecords(recs)
+	if err != nil {
 		return dst, err
 	}
+	start := len(dst)
 	if e.at.Bodies == 0 {
 		dst = binary.AppendUvarint(append(dst, version), uint64(e.limit/stateUnit))
 	}
@@ -99,6 +101,13 @@ func (e *Encoder) append(dst []byte, recs []stream.Record, seed uint32) ([]byte,
 		s.record(&r)
 	}
 	dst = s.Finish(body)
+	if s.trim(); s.Bad { // never seen; the receiver would refuse it
+		e.Reset()
+		return dst[:start], fmt.Errorf("%w: %d records that come out as no body", ErrInvalid, len(recs))
+	}
+	for most := freeBytes + ratio*(len(dst)-start+checkSize); most < content; most += ratio {
+		dst = append(dst, 0) // what the decoder reads behind the end in any case
+	}
 	e.at = e.at.after(s)
 	return binary.LittleEndian.AppendUint32(dst, uint32(e.at.Digest)), nil
 }
@@ -218,7 +227,7 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 	}
 	s := &d.s
 	most = min(most, limits.Bytes)
-	s.StartDecoding(body[:end], 2*most+perRecord)
+	s.StartDecoding(body[:end], 3*most+perRecord)
 	s.crc, s.out = seed, make([]byte, 0, min(d.size, most)) // as the body before
 	n, _ := s.batch(0, 0)
 	switch {
@@ -237,19 +246,21 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 	}
 	d.at, d.size = at, len(s.out)+len(s.out)/8
 	s.out = nil
+	s.trim()
 	return recs, nil
 }
 
 // records decodes n records of at most so many bytes of content.
 func (s *session) records(n int, first uint64, most int) ([]stream.Record, error) {
 	recs := make([]stream.Record, 0, min(n, 4096))
+	s.left = most
 	for i := range n {
 		recs = append(recs, stream.Record{Seq: first + uint64(i)})
 		r := &recs[i]
 		if s.record(r); s.Bad {
 			return nil, corrupt("a record")
 		}
-		if most -= contentSize(r); most < 0 {
+		if s.left -= contentSize(r); s.left < 0 {
 			return nil, fmt.Errorf("%w: more content than allowed", ErrTooLarge)
 		}
 	}

@@ -25,6 +25,7 @@ type session struct {
 	props  []byte
 	out    []byte // payloads that were decoded
 	crc    uint32 // of the payloads so far
+	left   int    // bytes of content that may still come out of this body
 }
 
 // batch codes what all records of a body have in common: how many there are, and
@@ -80,7 +81,7 @@ func (s *session) record(r *stream.Record) {
 	}
 	// What the other side has to come to, too.
 	s.crc = crc32.Update(s.crc, castagnoli, r.Payload)
-	for _, x := range [4]uint32{t.sum, uint32(r.Time), uint32(uint64(r.Time) >> 32), uint32(t.meta)} {
+	for _, x := range [5]uint32{t.sum, uint32(r.Time), uint32(uint64(r.Time) >> 32), uint32(t.meta), uint32(len(r.Payload))} {
 		s.Note(x)
 	}
 }
@@ -129,6 +130,7 @@ func (s *session) bootTime(r *stream.Record) {
 	s.mono, s.monoAt = r.Mono, r.Time
 	s.crc = crc32.Update(s.crc, castagnoli, s.boot[:])
 	s.Note(uint32(r.Mono))
+	s.Note(uint32(uint64(r.Mono) >> 32))
 }
 
 // properties codes the MQTT 5 properties, as they stand in a row.
@@ -138,9 +140,10 @@ func (s *session) properties(t *topic, r *stream.Record) {
 	}
 	if s.Bit(&s.sameProps, entropy.Int(!bytes.Equal(s.props, t.props))) == 1 {
 		s.props = append(s.props[:0], s.words.text(s, s.props, MaxBytes)...)
-		known := s.props[:min(len(s.props), maxWord)] // longer ones never come again
-		s.charge(t, len(known)-len(t.props))
-		t.props = append(t.props[:0], known...)
+		known := s.props[:min(len(s.props), maxBytes)] // longer ones never come again
+		s.charge(t, -cap(t.props))
+		t.props = append(room(t.props, len(known))[:0], known...)
+		s.charge(t, cap(t.props))
 	} else {
 		s.props = append(s.props[:0], t.props...)
 	}
@@ -152,7 +155,7 @@ func (s *session) properties(t *topic, r *stream.Record) {
 
 // decodeProperties makes the record's own copy.
 func (s *session) decodeProperties(r *stream.Record) {
-	d := rowDecoder{cursor: cursor{b: bytes.Clone(s.props)}, left: MaxBytes}
+	d := rowDecoder{cursor: cursor{b: bytes.Clone(s.props)}, left: max(s.left, 0)}
 	r.Properties = new(stream.Properties)
 	if err := d.readPropertiesOf(r.Properties); err != nil || d.bad || len(d.b) > 0 {
 		s.Fail()
@@ -194,7 +197,9 @@ func (s *session) payload(t *topic, r *stream.Record) {
 	case shapeBytes:
 		s.out = s.octets(x.bytes, r.Payload, s.out)
 	case shapeText:
-		s.out = append(s.out, s.words.text(s, r.Payload, MaxBytes)...)
+		if text := s.words.text(s, r.Payload, MaxBytes); s.Decoding {
+			s.out = append(s.out, text...)
+		}
 	}
 }
 
@@ -357,6 +362,12 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 		}
 	}
 	cs := &columns{kinds: g.kinds}
+	count := [tokenFlag + 1]int{}
+	for _, k := range g.kinds {
+		count[k]++
+	}
+	cs.numbers, cs.flags = make([]column, 0, count[tokenNumber]), make([]flag, 0, count[tokenFlag])
+	cs.bytes = make([]*octets, 0, count[tokenHex]+count[tokenWord])
 	for _, k := range g.kinds {
 		switch k {
 		case tokenNumber:

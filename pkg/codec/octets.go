@@ -42,12 +42,12 @@ func (b *octets) clone() *octets {
 		return nil
 	}
 	n := *b
-	n.now, n.older = slices.Clone(b.now), slices.Clone(b.older)
-	n.hist, n.step = slices.Clone(b.hist), slices.Clone(b.step)
+	n.now, n.older = cloneBytes(b.now), cloneBytes(b.older)
+	n.hist, n.step = cloneBytes(b.hist), cloneBytes(b.step)
 	return &n
 }
 
-func (b *octets) size() int { return sizeOctets + len(b.now) + len(b.older) + 2*len(b.hist) }
+func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*cap(b.hist) }
 
 // octets codes the bytes v; decoding, it appends them to dst.
 func (s *session) octets(b *octets, v, dst []byte) []byte {
@@ -68,9 +68,24 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 	}
 	was := b.size()
 	keep := min(n, maxBytes)
-	b.older = append(b.older[:min(len(b.older), keep)], make([]byte, max(keep-len(b.older), 0))...)
-	for len(b.hist) < min(n, maxPositions) {
-		b.hist, b.step = append(b.hist, 0), append(b.step, stepNew)
+	had := len(b.older)
+	b.older = room(b.older, keep)
+	clear(b.older[min(had, keep):])
+	for i := len(b.hist); i < min(n, maxPositions); i++ {
+		b.hist, b.step = room(b.hist, i+1), room(b.step, i+1)
+		b.hist[i], b.step[i] = 0, stepNew
+	}
+	if n > chunkSize && s.Bit(&b.same, entropy.Int(n != len(b.now) || n > maxBytes || string(v) != string(b.now))) == 0 {
+		if n != len(b.now) {
+			s.Fail()
+			return dst
+		}
+		b.older = append(b.older[:0], b.now...)
+		s.charge(s.current, b.size()-was)
+		if s.Decoding {
+			dst = append(dst, b.now...)
+		}
+		return dst
 	}
 	x := byteWalk{session: s, b: b, next: b.older}
 	for at := 0; at < n && !s.Bad; at += chunkSize {

@@ -55,7 +55,7 @@ func (c *rowColumns) append(dst []byte, recs []stream.Record) ([]byte, error) {
 
 // check refuses what cannot be encoded, and fills in the meta bytes.
 func (c *rowColumns) check(recs []stream.Record) (uniform bool, err error) {
-	if err := checkRecords(recs); err != nil {
+	if _, err := checkRecords(recs); err != nil {
 		return false, err
 	}
 	c.metas, uniform = c.metas[:0], true
@@ -67,22 +67,21 @@ func (c *rowColumns) check(recs []stream.Record) (uniform bool, err error) {
 	return uniform, nil
 }
 
-// checkRecords refuses what cannot be encoded.
-func checkRecords(recs []stream.Record) error {
+// checkRecords refuses what cannot be encoded, and counts its content.
+func checkRecords(recs []stream.Record) (content int, err error) {
 	if len(recs) == 0 || len(recs) > MaxRecords {
-		return fmt.Errorf("%w: %d records, want 1 to %d", ErrInvalid, len(recs), MaxRecords)
+		return 0, fmt.Errorf("%w: %d records, want 1 to %d", ErrInvalid, len(recs), MaxRecords)
 	}
-	total := 0
 	for i := range recs {
 		r := &recs[i]
 		if r.QoS > 2 || r.Quality > 3 || len(r.Topic) > maxTopic {
-			return fmt.Errorf("%w: number %d has QoS %d, time quality %d and a topic of %d bytes", ErrInvalid, r.Seq, r.QoS, r.Quality, len(r.Topic))
+			return 0, fmt.Errorf("%w: number %d has QoS %d, time quality %d and a topic of %d bytes", ErrInvalid, r.Seq, r.QoS, r.Quality, len(r.Topic))
 		}
-		if total += contentSize(r); total > MaxBytes {
-			return fmt.Errorf("%w: more than %d bytes of content", ErrInvalid, MaxBytes)
+		if content += contentSize(r); content > MaxBytes {
+			return 0, fmt.Errorf("%w: more than %d bytes of content", ErrInvalid, MaxBytes)
 		}
 	}
-	return nil
+	return content, nil
 }
 
 // metaOf is the meta byte of a record.

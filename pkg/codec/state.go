@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
@@ -15,8 +14,9 @@ const (
 	maxTokens    = 512       // variable parts of a payload: a column each
 	maxText      = 16 << 10  // bytes of a template; longer texts are coded as text
 	maxValues    = 1024      // in the dictionary of a column: more save nothing (measured)
-	maxWord      = 4096      // bytes of a mixed word, of properties, that are remembered
-	maxBytes     = 4096      // bytes of a binary payload that are remembered
+	maxWord      = 256       // bytes of a mixed word
+	maxBytes     = 4096      // bytes of a binary payload, or of properties, that are remembered
+	maxScratch   = 64 << 10  // bytes of a buffer that is kept from body to body
 	maxModelled  = 256 << 10 // bytes of a payload that are coded by models; the rest goes raw
 )
 
@@ -320,7 +320,7 @@ func (s *state) clone() *state {
 func (t *topic) clone() *topic {
 	n := new(topic)
 	*n = *t
-	n.props = bytes.Clone(t.props)
+	n.props = cloneBytes(t.props)
 	n.refs = make([]ref, len(t.refs), cap(t.refs))
 	for i, r := range t.refs {
 		r.bytes = r.bytes.clone()
@@ -348,4 +348,31 @@ func (cs *columns) clone() *columns {
 		n.bytes[i] = n.bytes[i].clone()
 	}
 	return &n
+}
+
+// room gives a slice of n bytes with b's, or in a larger array. Capacities count
+// towards the state, so they are the same on all machines: append must not grow
+// such a slice.
+func room(b []byte, n int) []byte {
+	if n <= cap(b) {
+		return b[:n]
+	}
+	c := 8
+	for c < n {
+		c *= 2
+	}
+	return append(make([]byte, 0, c), b...)[:n]
+}
+
+func cloneBytes(b []byte) []byte {
+	return append(make([]byte, 0, cap(b)), b...)
+}
+
+// trim lets go of scratch space that one large message made large.
+func (s *session) trim() {
+	for _, b := range []*[]byte{&s.text, &s.hex, &s.props, &s.words.out} {
+		if cap(*b) > maxScratch {
+			*b = nil
+		}
+	}
 }

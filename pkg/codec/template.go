@@ -207,7 +207,7 @@ func scanWord(p []byte) int {
 	for i := 1; i < n; i++ {
 		turns += entropy.Int(classes[p[i]]&isDigit != classes[p[i-1]]&isDigit)
 	}
-	if turns < 3 {
+	if turns < 3 || n > maxWord {
 		return 0
 	}
 	return n
@@ -274,7 +274,9 @@ func (s *session) match(g *template, p []byte) bool {
 		case tokenHex:
 			n = matchHex(rest, x.sep, x.first)
 		case tokenWord:
-			n = word(rest, isAlnum)
+			if n = word(rest, isAlnum); n > maxWord {
+				return false
+			}
 		case tokenFlag:
 			n = scanFlag(rest)
 		}
@@ -349,6 +351,11 @@ type part struct {
 // parseTemplate takes a template's text apart; false if it is none.
 func parseTemplate(text []byte) (*template, bool) {
 	g := &template{text: text}
+	tokens := 0
+	for _, b := range text {
+		tokens += entropy.Int(b <= tokenFlag)
+	}
+	g.parts, g.kinds = make([]part, 0, tokens+1), make([]byte, 0, tokens)
 	start, sums := 0, 0
 	for i := 0; i < len(text); i++ {
 		b := text[i]
@@ -359,8 +366,10 @@ func parseTemplate(text []byte) (*template, bool) {
 		switch b {
 		case 0:
 			return nil, false
-		case tokenSum:
-			sums++
+		case tokenSum: // behind the *, of what is between
+			if sums++; text[0] != '$' && text[0] != '!' || i < 2 || text[i-1] != '*' {
+				return nil, false
+			}
 		case tokenHex:
 			if i += 2; i >= len(text) {
 				return nil, false

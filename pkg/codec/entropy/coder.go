@@ -143,8 +143,16 @@ func (c *Coder) Finish(start int) []byte {
 	return c.out
 }
 
-// Ended reports whether the decoder has read what the encoder wrote, all of it.
-func (c *Coder) Ended() bool { return !c.Bad && len(c.in) == 0 && c.over <= maxOver }
+// Ended reports whether the decoder has read what the encoder wrote, all of it
+// but for zeros at the end.
+func (c *Coder) Ended() bool {
+	for _, b := range c.in {
+		if b != 0 {
+			return false
+		}
+	}
+	return !c.Bad && c.over <= maxOver
+}
 
 // Direct codes the n low bits of v without a model, the highest first.
 func (c *Coder) Direct(v uint64, n int) uint64 {
