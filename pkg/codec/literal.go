@@ -79,6 +79,9 @@ func (l *literal) begin() {
 
 // byte codes one byte.
 func (l *literal) byte(s *session, b byte) byte {
+	if s.spelled++; s.spelled > maxSpelled {
+		return byte(s.Direct(uint64(b), 8))
+	}
 	if len(l.past) == maxPast {
 		l.past = append(l.past[:0], l.past[maxPast-keptPast:]...)
 		l.from, l.held = 0, 0

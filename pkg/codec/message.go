@@ -26,11 +26,14 @@ type session struct {
 	out    []byte // payloads that were decoded
 	crc    uint32 // of the payloads so far
 	left   int    // bytes of content that may still come out of this body
+
+	spelled, octetsDone int // bytes of this body that models have coded
 }
 
 // batch codes what all records of a body have in common: how many there are, and
 // the unit of their times.
 func (s *session) batch(n int, unit int64) (int, int64) {
+	s.spelled, s.octetsDone = 0, 0
 	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
 		v := s.Magnitude(&s.countM, 0, uint64(n))
 		if v > MaxRecords {

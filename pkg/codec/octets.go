@@ -114,7 +114,8 @@ type byteWalk struct {
 // chunk codes n bytes from position at.
 func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
 	b := x.b
-	raw := at >= maxModelled
+	x.octetsDone += n
+	raw := x.octetsDone > maxOctets
 	if !raw {
 		raw = x.Bit(&b.raw, entropy.Int(b.rest > 0)) == 1
 	}

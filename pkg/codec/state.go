@@ -17,7 +17,8 @@ const (
 	maxWord      = 256       // bytes of a mixed word
 	maxBytes     = 4096      // bytes of a binary payload, or of properties, that are remembered
 	maxScratch   = 64 << 10  // bytes of a buffer that is kept from body to body
-	maxModelled  = 256 << 10 // bytes of a payload that are coded by models; the rest goes raw
+	maxSpelled   = 128 << 10 // bytes of text of a body that are coded by models, at 1 µs each; the rest goes raw
+	maxOctets    = 1 << 20   // binary bytes of a body, at 0.2 µs each, likewise
 )
 
 // What things count towards the state, in bytes: at least what they take in
