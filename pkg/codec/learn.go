@@ -101,7 +101,7 @@ func (e *Encoder) append(dst []byte, recs []stream.Record, seed uint32) ([]byte,
 		s.record(&r)
 	}
 	dst = s.Finish(body)
-	if s.trim(); s.Bad { // never seen; the receiver would refuse it
+	if s.Bad { // never seen; the receiver would refuse it
 		e.Reset()
 		return dst[:start], fmt.Errorf("%w: %d records that come out as no body", ErrInvalid, len(recs))
 	}
@@ -109,6 +109,7 @@ func (e *Encoder) append(dst []byte, recs []stream.Record, seed uint32) ([]byte,
 		dst = append(dst, 0) // what the decoder reads behind the end in any case
 	}
 	e.at = e.at.after(s)
+	s.trim()
 	return binary.LittleEndian.AppendUint32(dst, uint32(e.at.Digest)), nil
 }
 
@@ -200,6 +201,7 @@ func (d *Decoder) decode(body []byte, first uint64, seed uint32, limits Limits, 
 		return nil, ErrOutOfStep
 	}
 	recs, err := d.records(body, first, seed, limits.withDefaults(), most)
+	d.s.trim()
 	if err != nil {
 		d.Reset() // what is left of the state is worthless
 		d.bad = true
@@ -246,7 +248,6 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 	}
 	d.at, d.size = at, len(s.out)+len(s.out)/8
 	s.out = nil
-	s.trim()
 	return recs, nil
 }
 

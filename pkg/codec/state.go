@@ -369,11 +369,18 @@ func cloneBytes(b []byte) []byte {
 	return append(make([]byte, 0, cap(b)), b...)
 }
 
-// trim lets go of scratch space that one large message made large.
+// trim lets go of the body, of the records, and of scratch space that one large
+// message made large.
 func (s *session) trim() {
-	for _, b := range []*[]byte{&s.text, &s.hex, &s.props, &s.words.out} {
+	s.Coder = entropy.Coder{}
+	clear(s.tokens)
+	s.tokens = s.tokens[:0]
+	for _, b := range []*[]byte{&s.text, &s.hex, &s.props} {
 		if cap(*b) > maxScratch {
 			*b = nil
 		}
+	}
+	if s.state != nil && cap(s.words.out) > maxScratch {
+		s.words.out = nil
 	}
 }
