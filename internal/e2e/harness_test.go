@@ -152,7 +152,7 @@ type world struct {
 	hubMQTT, hubHTTP string
 	hubURL           string            // what edges dial: the hub, or a bad link before it
 	hubTLS           string            // hub.tls of edges, indented
-	more             map[string]string // by edge: further configuration
+	more, hubMore    map[string]string // by edge: further configuration, and of its hub, indented
 	hub              *process
 	receipts         string
 }
@@ -167,7 +167,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	w := &world{t: t, dir: dir, hubMQTT: freePort(t), hubHTTP: freePort(t), receipts: filepath.Join(dir, "receipts"), more: map[string]string{}}
+	w := &world{t: t, dir: dir, hubMQTT: freePort(t), hubHTTP: freePort(t), receipts: filepath.Join(dir, "receipts"), more: map[string]string{}, hubMore: map[string]string{}}
 	w.hubURL = "tcp://" + w.hubMQTT
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -209,7 +209,7 @@ type edge struct {
 func (w *world) newEdge(name, data string) *edge {
 	w.t.Helper()
 	e := &edge{w: w, name: name, data: w.path(data), mqtt: freePort(w.t), http: freePort(w.t)}
-	w.write(name+".yaml", fmt.Sprintf("device: truck\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%q]\n%s%s", e.data, e.mqtt, e.http, w.hubURL, w.hubTLS, w.more[name]))
+	w.write(name+".yaml", fmt.Sprintf("device: truck\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%q]\n%s%s%s", e.data, e.mqtt, e.http, w.hubURL, w.hubTLS, w.hubMore[name], w.more[name]))
 	e.start()
 	return e
 }
