@@ -20,7 +20,7 @@ func BenchmarkBlock(b *testing.B) {
 		recs[i].Seq = uint64(i + 1)
 		recs[i].Message = stream.Message{
 			Topic: fmt.Sprintf("car/engine/sensor_%d", i%15), QoS: 1, Time: 1_700_000_000_000_000 + int64(i)*1000,
-			Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.%d}`, 1_700_000_000_000+i, 100+*v/10, max(*v, -*v)%10),
+			Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.%d}`, 1_700_000_000_000+int64(i), 100+*v/10, max(*v, -*v)%10),
 		}
 	}
 	for _, n := range []int{1, 10, 32, 200, 2000} {
