@@ -367,14 +367,16 @@ func parseTemplate(text []byte) (*template, bool) {
 		case 0:
 			return nil, false
 		case tokenSum: // behind the *, of what is between
-			if sums++; text[0] != '$' && text[0] != '!' || i < 2 || text[i-1] != '*' {
+			if sums++; text[0] != '$' && text[0] != '!' || i == start || text[i-1] != '*' {
 				return nil, false
 			}
 		case tokenHex:
 			if i += 2; i >= len(text) {
 				return nil, false
 			}
-			x.sep, x.first = text[i-1], text[i]
+			if x.sep, x.first = text[i-1], text[i]; x.first != 'a' && x.first != 'A' || x.sep <= tokenFlag {
+				return nil, false
+			}
 		}
 		if b != tokenSum {
 			g.kinds = append(g.kinds, b)

@@ -47,7 +47,8 @@ func (m *Mixer) Clone() *Mixer {
 	}
 	n := *m
 	n.in = [maxInputs]*uint16{}
-	n.slots, n.weights = append([]uint16(nil), m.slots...), append([]int32(nil), m.weights...)
+	n.slots = append(make([]uint16, 0, len(m.slots)), m.slots...)
+	n.weights = append(make([]int32, 0, len(m.weights)), m.weights...)
 	return &n
 }
 
@@ -61,7 +62,10 @@ func (m *Mixer) Grow() int {
 	if m.coded*16 <= n || n >= m.max {
 		return 0
 	}
-	m.slots = append(m.slots, m.slots...)
+	twice := make([]uint16, 2*n)
+	copy(twice, m.slots)
+	copy(twice[n:], m.slots)
+	m.slots = twice
 	return 2 * n
 }
 
