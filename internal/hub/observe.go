@@ -122,7 +122,7 @@ func (h *Hub) emitCodec(e *obs.Emit) {
 	e.Gauge("codec_kept_sessions", "Sessions kept for devices that are away.", float64(s.Kept))
 	e.Gauge("codec_kept_bytes", "What these keep in memory.", float64(s.KeptBytes))
 	e.Counter("codec_fresh_sessions_total", "Sessions that began with nothing learned.", float64(s.Fresh))
-	e.Counter("codec_resumed_sessions_total", "Sessions that went on at a new connection.", float64(s.Resumed))
+	e.Counter("codec_resumed_sessions_total", "Times a session was given to a new connection to go on with.", float64(s.Resumed))
 	byLabel(e, "codec_dropped_sessions_total", "Sessions let go of.", "reason", s.Dropped)
 	e.Counter("codec_self_contained_batches_total", "Batches of devices that could learn and had no room for it.", float64(s.SelfContained))
 }

@@ -25,8 +25,8 @@ func (o *CodecOffer) learns() bool { return o.Codec >= codec.Learning }
 type CodecGrant struct {
 	// Codec is the one to use.
 	Codec codec.ID
-	// State is how many bytes of state a session may keep at the hub; 0: every
-	// batch is marked reset, and nothing is kept.
+	// State is how many bytes of state a session may keep at the hub; 0: none is
+	// kept, each body is a session of its own.
 	State int
 	// Resume says that the hub kept the session, and stands at At.
 	Resume bool
@@ -43,7 +43,7 @@ const (
 	DropKeptBytes                  // kept, and its bytes were needed
 	DropNoRoom                     // in use, and there was no room for it to grow
 	DropRange                      // the device could not go back to where it stood
-	DropUnwanted                   // the device came without an offer to resume
+	DropUnwanted                   // the device began anew
 	DropBad                        // a batch could not be decoded
 	codecDrops
 )
@@ -60,8 +60,8 @@ type CodecStats struct {
 	Kept       int64 // sessions kept for devices that are away
 	KeptBytes  int64 // that they keep
 
-	Fresh         int64 // sessions that began with nothing learned
-	Resumed       int64 // that went on at a new connection
+	Fresh         int64 // sessions that began with nothing learned; each is in use, kept or dropped
+	Resumed       int64 // times one was given to a new connection to go on with
 	SelfContained int64 // batches of devices that could learn and had no room for it
 	Dropped       map[string]int64
 }

@@ -405,8 +405,8 @@ func (g gated) Decode(packet []byte, device string) (stream.Batch, error) {
 }
 
 // readyHub is a hub over a log in memory, in real time.
-func readyHub(t *testing.T, o Options) *hub {
-	h := startHub(logtest.NewMem(1), o, true)
+func readyHub(t *testing.T, plain bool) *hub {
+	h := startHub(logtest.NewMem(1), Options{}, plain)
 	t.Cleanup(func() { _ = h.stop() })
 	for h.Ready() != nil {
 		pause(time.Millisecond)
@@ -417,7 +417,7 @@ func readyHub(t *testing.T, o Options) *hub {
 // A second connection comes while the first one's batch is being decoded: it
 // goes on behind that batch. What the first one still sends is not decoded.
 func TestTakeoverWhileDecoding(t *testing.T) {
-	h := readyHub(t, Options{})
+	h := readyHub(t, true)
 	e := newSimEdge("truck", false)
 	fill(e, "m", 5)
 	id := e.mem.epochs[0].id
@@ -484,7 +484,7 @@ func TestTakeoverWhileDecoding(t *testing.T) {
 // Connections of one device take over from each other while they send: what was
 // learned is used by one of them at a time, or the plain codec panics.
 func TestOneOwnerAtATime(t *testing.T) {
-	h := readyHub(t, Options{})
+	h := readyHub(t, true)
 	var all sync.WaitGroup
 	var mu sync.Mutex // of e.codec
 	e := newSimEdge("truck", false)

@@ -57,24 +57,49 @@ func (r *receiver) decode(packet []byte) (stream.Batch, error) {
 		return stream.Batch{}, errEnded
 	}
 	b, err := r.dec.Decode(packet, r.device)
+	r.account(len(b.Records), err)
+	return b, err
+}
+
+// spoil makes the session refuse what follows, up to a batch that is marked
+// reset, as after one that cannot be decoded: the last one was decoded, and is
+// no batch of the device. To take what comes after it would break the order.
+func (r *receiver) spoil(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dec == nil {
+		return
+	}
+	r.dec = r.make(int(r.granted.Load()), nil)
+	r.account(0, err)
+}
+
+// account counts what became of the codec session with a batch of so many
+// records: each one that begins is in use, or kept, or dropped for a reason. mu
+// is held.
+func (r *receiver) account(records int, err error) {
 	if !r.learns {
-		return b, err
+		return
 	}
 	was := r.at
 	if r.at = (codec.Position{}); r.dec.Session() != nil {
 		r.at = r.dec.Session().Position()
 	}
+	if was.Bodies > 0 && r.at != was && r.at.Bodies <= was.Bodies { // it is over
+		if err != nil {
+			r.k.count(&r.k.drops[DropBad])
+		} else {
+			r.k.count(&r.k.drops[DropUnwanted])
+		}
+	}
 	switch {
-	case err != nil && was.Bodies > 0:
-		r.k.count(&r.k.drops[DropBad])
-	case err != nil || len(b.Records) == 0:
-	case r.granted.Load() == 0:
-		r.k.count(&r.k.stats.SelfContained)
+	case err != nil:
 	case r.at.Bodies == 1 && r.at != was:
 		r.k.count(&r.k.stats.Fresh)
+	case r.granted.Load() == 0 && records > 0:
+		r.k.count(&r.k.stats.SelfContained)
 	}
 	r.resize()
-	return b, err
 }
 
 // resize counts what the session keeps, and gives it up if there is no room.
@@ -91,7 +116,7 @@ func (r *receiver) resize() {
 	if r.k.resize(was, now) {
 		return
 	}
-	r.dec = r.make(0, nil) // takes only batches that are marked reset
+	r.dec = r.make(0, nil) // from a reset on each body is a session of its own
 	r.granted.Store(0)
 	r.bytes.Store(0)
 	r.at, r.gaveUp = codec.Position{}, true

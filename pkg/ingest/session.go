@@ -47,9 +47,10 @@ type refusing struct {
 }
 
 // Submit takes one batch, in the order of arrival. As long as the session is
-// open it decodes here, whatever becomes of the batch, and never blocks; settle is called exactly once with the outcome, from any goroutine and
-// without locks held, maybe before Submit returns, and must not block. packet is
-// not touched after Submit has returned.
+// open it decodes here, whatever becomes of the batch, and waits for nothing but
+// a free processor. settle is called exactly once with the outcome, from any
+// goroutine and without locks held, maybe before Submit returns, and must not
+// block. packet is not touched after Submit has returned.
 func (s *Session) Submit(packet []byte, settle func(Outcome)) {
 	if len(packet) > s.in.o.PacketBytes {
 		s.exceeded(settle)
@@ -96,6 +97,7 @@ func (s *Session) decode(packet []byte, settle func(Outcome)) (*item, error) {
 	}
 	it, err := batchItem(s, &b, len(packet), time.Now().UnixMicro(), settle)
 	if err != nil {
+		s.recv.spoil(err)
 		return nil, err
 	}
 	if !s.in.budget.take(it.bytes) {
@@ -256,8 +258,8 @@ func (s *Session) blocked(it *item) bool {
 }
 
 // refuse answers a batch that is not taken. The first one of a fifo lane makes
-// the lane refuse what follows; one from before that
-// place moves it forward. dev.mu is held.
+// the lane refuse what follows; one from before that place moves it forward.
+// dev.mu is held.
 func (s *Session) refuse(it *item, reason RefuseReason, ans *answers) {
 	if it.fifo() {
 		r, epoch := &s.refusing[it.key().lane], it.key().epoch

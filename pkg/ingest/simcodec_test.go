@@ -293,7 +293,7 @@ func (h *hog) take(left int64) {
 // to be at rest.
 func exact(in *Ingest, hogs ...hog) error {
 	got := in.Stats().Codec
-	want := CodecStats{}
+	want, inUse := CodecStats{}, int64(0)
 	for _, h := range hogs {
 		if h.bytes > 0 {
 			want.Sessions++
@@ -312,6 +312,9 @@ func exact(in *Ingest, hogs ...hog) error {
 			want.Sessions++
 			want.StateBytes += int64(s.recv.dec.StateBytes())
 		}
+		if s.recv.at.Bodies > 0 {
+			inUse++
+		}
 		s.recv.mu.Unlock()
 	}
 	k := &in.keeper
@@ -325,7 +328,13 @@ func exact(in *Ingest, hogs ...hog) error {
 			return fmt.Errorf("what is kept of %s is not found", x.device)
 		}
 	}
+	dropped := int64(0)
+	for _, n := range got.Dropped {
+		dropped += n
+	}
 	switch {
+	case len(hogs) == 0 && got.Fresh != inUse+got.Kept+dropped:
+		return fmt.Errorf("%d sessions began, %d are in use, %d kept, %d dropped", got.Fresh, inUse, got.Kept, dropped)
 	case want.Sessions != got.Sessions || want.StateBytes != got.StateBytes || want.Kept != got.Kept || want.KeptBytes != got.KeptBytes:
 		return fmt.Errorf("counted %+v, there is %+v", got, want)
 	case len(k.kept) != k.away.Len():

@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -275,39 +274,51 @@ func openLocal(t testing.TB) *local.Log {
 	return log
 }
 
-// With the real codec: what cannot be decoded makes everything bad until the
-// edge sends a batch that is marked reset.
+// With the real codec: what cannot be decoded, and what is decoded and is no batch
+// of the device, makes everything bad until the edge sends a batch that is marked
+// reset. Were the second one taken, the first would come after it.
 func TestOutOfStep(t *testing.T) {
-	h := startHub(logtest.NewMem(1), Options{}, false)
-	defer func() { _ = h.stop() }()
-	e := newSimEdge("a", false)
-	e.codec.real = true
-	fill(e, "m", 6)
-	for connected := false; !connected; {
-		err := e.connect(h.Ingest)
-		if connected = err == nil; !connected {
-			var busy *BusyError
-			if !errors.As(err, &busy) {
+	for name, packet := range map[string]func(*simEdge) []byte{
+		"rubbish": func(*simEdge) []byte { return []byte("rubbish") },
+		"no topic": func(e *simEdge) []byte {
+			b := e.batch(&e.mem.epochs[0], rng(2, 2), none)
+			b.Records[0].Topic = "a/#"
+			packet, err := e.conn.enc.Append(nil, &b)
+			if err != nil {
 				t.Fatal(err)
 			}
-			pause(time.Millisecond)
-		}
+			return packet
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := readyHub(t, false)
+			e := newSimEdge("a", true)
+			e.codec.real = true
+			fill(e, "m", 6)
+			if err := e.connect(h.Ingest); err != nil {
+				t.Fatal(err)
+			}
+			id := e.mem.epochs[0].id
+			if o := <-e.submit(id, rng(1, 1), none).out; o.Code != Settled {
+				t.Fatalf("first: %v", o.Code)
+			}
+			out := make(chan Outcome, 1)
+			e.conn.session.Submit(packet(e), func(o Outcome) { out <- o })
+			if o := <-out; o.Code != Bad {
+				t.Fatalf("%v", o.Code)
+			}
+			if o := <-e.submit(id, rng(3, 3), none).out; o.Code != Bad {
+				t.Fatalf("behind it: %v", o.Code)
+			}
+			e.conn.enc.(interface{ Reset() }).Reset()
+			if o := <-e.submit(id, rng(2, 3), none).out; o.Code != Settled {
+				t.Fatalf("after the reset: %v", o.Code)
+			}
+			if err := exact(h.Ingest); err != nil {
+				t.Error(err)
+			}
+			wantDrops(t, h.Stats().Codec, map[CodecDrop]int64{DropBad: 1})
+			e.hangUp()
+		})
 	}
-	id := e.mem.epochs[0].id
-	if o := <-e.submit(id, rng(1, 1), none).out; o.Code != Settled {
-		t.Fatalf("first: %v", o.Code)
-	}
-	out := make(chan Outcome, 1)
-	e.conn.session.Submit([]byte("rubbish"), func(o Outcome) { out <- o })
-	if o := <-out; o.Code != Bad {
-		t.Fatalf("rubbish: %v", o.Code)
-	}
-	if o := <-e.submit(id, rng(2, 2), none).out; o.Code != Bad {
-		t.Fatalf("after rubbish: %v", o.Code)
-	}
-	e.conn.enc.(interface{ Reset() }).Reset()
-	if o := <-e.submit(id, rng(2, 3), none).out; o.Code != Settled {
-		t.Fatalf("after the reset: %v", o.Code)
-	}
-	e.hangUp()
 }
