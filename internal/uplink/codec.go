@@ -47,11 +47,27 @@ type memory struct {
 	until   time.Time      // with a monotonic reading: the wall clock may jump
 }
 
+// remember makes k what is kept.
+func (u *Uplink) remember(k memory) {
+	u.memory = k
+	u.count(func(s *Stats) {
+		s.CodecStateBytes = 0
+		if k.session != nil {
+			s.CodecStateBytes = k.session.StateBytes()
+		}
+	})
+}
+
+// expire lets go of what was kept for long enough, or is not to be trusted.
+func (u *Uplink) expire(now time.Time) {
+	if u.memory.session != nil && (now.After(u.memory.until) || now.Before(u.distrusted)) {
+		u.remember(memory{})
+	}
+}
+
 // offer is what CONNECT says of codecs; false: nothing.
 func (u *Uplink) offer(now time.Time) (o wire.CodecOffer, ok bool) {
-	if now.After(u.memory.until) || now.Before(u.distrusted) {
-		u.memory = memory{}
-	}
+	u.expire(now)
 	o.Codec = u.o.Codec
 	if s := u.memory.session; s != nil {
 		o.Resume, o.Oldest, o.Last = true, s.Oldest(), s.Position().Bodies
@@ -77,11 +93,11 @@ func (u *Uplink) resume(g wire.CodecGrant, m mode) memory {
 
 // keep keeps the link's session for the next connection.
 func (u *Uplink) keep(l *link) {
-	s := l.encoder.Session()
-	if s == nil || l.drain || u.o.CodecKeep <= 0 {
-		return
+	k := memory{session: l.encoder.Session(), state: l.state, until: time.Now().Add(u.o.CodecKeep)}
+	if l.drain || u.o.CodecKeep <= 0 {
+		k = memory{}
 	}
-	u.memory = memory{session: s, state: l.state, until: time.Now().Add(u.o.CodecKeep)}
+	u.remember(k)
 }
 
 // encode makes the encoder of what follows, which goes on with k if that is one.

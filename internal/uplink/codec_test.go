@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -294,6 +295,44 @@ func TestSessionIsForgotten(t *testing.T) {
 	}
 	if o, ok := x.offer(now.Add(time.Hour + 1)); !ok || o.Resume || x.memory.session != nil {
 		t.Errorf("after the hour: %+v", o)
+	}
+}
+
+// What is kept takes no memory for longer than it should where no hub is reached,
+// and what is not kept is not shown.
+func TestSessionIsForgottenWithoutAHub(t *testing.T) {
+	h, b := newHub(t), openBuffer(t)
+	o := quick(h.url())
+	o.CodecKeep = -1
+	u, _ := start(t, b, o)
+	accept(t, b, stream.Normal, 0, 50)
+	settled(t, h, b, 50)
+	if u.Stats().CodecStateBytes == 0 {
+		t.Error("nothing was learned")
+	}
+	h.do(func() {
+		h.connect = func(*mqttfront.Peer) error { return &mqttfront.Refusal{Code: codeBusy} }
+		h.peers[0].Disconnect(codeShuttingDown, "for a test")
+	})
+	eventually(t, "nothing kept", func() bool { s := u.Stats(); return s.State != Up && s.CodecStateBytes == 0 })
+
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nobody.Close(); err != nil {
+		t.Fatal(err)
+	}
+	x := New(b, quick("tcp://"+nobody.Addr().String()))
+	x.remember(memory{session: codec.NewEncoder(codec.MinState), state: codec.MinState, until: time.Now().Add(time.Hour)})
+	for _, kept := range []bool{true, false} {
+		if err := x.connection(t.Context(), x.target()); err == nil {
+			t.Fatal("connected to nobody")
+		}
+		if there := x.memory.session != nil; there != kept || (x.Stats().CodecStateBytes > 0) != kept {
+			t.Errorf("kept %v with %d bytes, want %v", there, x.Stats().CodecStateBytes, kept)
+		}
+		x.memory.until = time.Now().Add(-1)
 	}
 }
 

@@ -114,6 +114,7 @@ func (u *Uplink) target() target {
 // connection is the life of one connection.
 func (u *Uplink) connection(ctx context.Context, t target) error {
 	u.become(Connecting, t.url)
+	u.expire(time.Now()) // also where no hub is reached for days
 	l, err := u.open(ctx, t)
 	if err != nil {
 		u.count(func(s *Stats) { s.ConnectFailures++ })
