@@ -162,6 +162,10 @@ type edgeStatus struct {
 	Link     struct {
 		State     string
 		LastError string `json:"last_error"`
+		Encoding  struct {
+			Codec      string
+			StateBytes float64 `json:"codec_state_bytes"`
+		}
 	}
 	Messages struct {
 		LostBy map[string]float64 `json:"lost_by"`

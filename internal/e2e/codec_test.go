@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/packetboat/packetboat/internal/httpapi"
 	"github.com/packetboat/packetboat/internal/rig/badlink"
 )
 
@@ -83,6 +86,36 @@ func (w *world) codec() hubCodec {
 		}
 	}
 	return c
+}
+
+// devices asks the hub how the batches of the devices that are there are encoded.
+func (w *world) devices() map[string]*httpapi.DeviceCodec {
+	w.t.Helper()
+	c, err := httpapi.NewClient(w.hubHTTP)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	all := map[string]*httpapi.DeviceCodec{}
+	for d, err := range c.ListDevices(context.Background()) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if d.Connected {
+			all[d.Device] = d.Codec
+		}
+	}
+	return all
+}
+
+// said is what the process has logged, all its lives together.
+func (p *process) said() string {
+	p.t.Helper()
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
 }
 
 // chance is a source of random numbers whose seed the test prints.

@@ -151,6 +151,7 @@ type world struct {
 	dir              string
 	hubMQTT, hubHTTP string
 	hubURL           string            // what edges dial: the hub, or a bad link before it
+	otherHubs        []string          // URLs that edges dial when that one is gone
 	hubTLS           string            // hub.tls of edges, indented
 	more, hubMore    map[string]string // by edge: further configuration, and of its hub, indented
 	hub              *process
@@ -159,6 +160,12 @@ type world struct {
 
 // newWorld starts a hub.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldWith(t, "")
+}
+
+// newWorldWith starts a hub with further configuration.
+func newWorldWith(t *testing.T, hub string) *world {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Fatal("the edge and the hub run on Linux and macOS")
@@ -177,7 +184,7 @@ func newWorld(t *testing.T) *world {
 			}
 		}
 	})
-	w.write("hub.yaml", fmt.Sprintf("data_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\n", w.path("hub-data"), w.hubMQTT, w.hubHTTP))
+	w.write("hub.yaml", fmt.Sprintf("data_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\n%s", w.path("hub-data"), w.hubMQTT, w.hubHTTP, hub))
 	w.startHub()
 	return w
 }
@@ -208,8 +215,15 @@ type edge struct {
 // newEdge starts an edge with device id "truck" whose files lie in data.
 func (w *world) newEdge(name, data string) *edge {
 	w.t.Helper()
+	return w.newDevice("truck", name, data)
+}
+
+// newDevice starts an edge with another device id.
+func (w *world) newDevice(device, name, data string) *edge {
+	w.t.Helper()
 	e := &edge{w: w, name: name, data: w.path(data), mqtt: freePort(w.t), http: freePort(w.t)}
-	w.write(name+".yaml", fmt.Sprintf("device: truck\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%q]\n%s%s%s", e.data, e.mqtt, e.http, w.hubURL, w.hubTLS, w.hubMore[name], w.more[name]))
+	urls := strings.Join(append([]string{w.hubURL}, w.otherHubs...), ", ")
+	w.write(name+".yaml", fmt.Sprintf("device: %s\ndata_dir: %s\nlisten:\n  mqtt: %s\n  http: %s\nhub:\n  urls: [%s]\n%s%s%s", device, e.data, e.mqtt, e.http, urls, w.hubTLS, w.hubMore[name], w.more[name]))
 	e.start()
 	return e
 }
