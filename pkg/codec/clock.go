@@ -66,7 +66,8 @@ func (s *session) time(t *topic, x int64) int64 {
 		}
 	}
 	i := min(k.run, 15)
-	missed := s.Bit(&k.stale[i], entropy.Int(x != p[best]))
+	since := s.since
+	missed := s.Blend(&s.tickWeights[best], &k.stale[i], &s.tick[best][since], entropy.Int(x != p[best]))
 	s.Learn(&s.stale[i], missed) // what topics to come begin with
 	if missed == 0 {
 		x = p[best]
@@ -78,6 +79,10 @@ func (s *session) time(t *topic, x int64) int64 {
 		x = p[best] + d
 	}
 	k.see(x, s.now, &p)
+	s.since = min(s.since+1, 31)
+	if x != s.now {
+		s.since = 0
+	}
 	s.now = x
 	return x
 }

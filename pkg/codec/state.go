@@ -59,6 +59,7 @@ type state struct {
 	recent uint8 // bits: which of the last numbers changed
 	boot   stream.Epoch
 	mono   int64
+	since  uint8 // messages since the time went on
 	monoAt int64 // µs
 	count  int   // records in the body before
 
@@ -72,32 +73,34 @@ type state struct {
 
 // contexts are the estimates that all topics share.
 type contexts struct {
-	order      [2][16]entropy.Prob
-	newTopic   entropy.Prob
-	sameMeta   entropy.Prob
-	sameBoot   entropy.Prob
-	sameProps  entropy.Prob
-	sameMono   entropy.Prob
-	sameCount  entropy.Prob
-	sameUnit   entropy.Prob
-	countM     entropy.Magnitude
-	monoM      entropy.Magnitude
-	monoAvg    entropy.Expected
-	monoSign   entropy.Prob
-	stale      [16]entropy.Prob // time, as the topics' own
-	times      times
-	rank       [16]entropy.Prob
-	kind       [3]entropy.Prob
-	known      entropy.Prob
-	again      entropy.Prob
-	format     [4]entropy.Prob
-	formatPart [3][32]entropy.Prob
-	strip      [4]entropy.Prob
-	firstValue entropy.Prob
-	changed    [64]entropy.Prob // numbers, as the columns' own
-	model      model
-	length     entropy.Magnitude
-	shared     entropy.Magnitude
+	order       [2][16]entropy.Prob
+	newTopic    entropy.Prob
+	sameMeta    entropy.Prob
+	sameBoot    entropy.Prob
+	sameProps   entropy.Prob
+	sameMono    entropy.Prob
+	sameCount   entropy.Prob
+	sameUnit    entropy.Prob
+	countM      entropy.Magnitude
+	monoM       entropy.Magnitude
+	monoAvg     entropy.Expected
+	monoSign    entropy.Prob
+	stale       [16]entropy.Prob // time, as the topics' own
+	times       times
+	tick        [4][32]entropy.Prob
+	tickWeights [4]entropy.Weights
+	rank        [16]entropy.Prob
+	kind        [3]entropy.Prob
+	known       entropy.Prob
+	again       entropy.Prob
+	format      [4]entropy.Prob
+	formatPart  [3][32]entropy.Prob
+	strip       [4]entropy.Prob
+	firstValue  entropy.Prob
+	changed     [64]entropy.Prob // numbers, as the columns' own
+	model       model
+	length      entropy.Magnitude
+	shared      entropy.Magnitude
 }
 
 func newState(limit int) *state {
@@ -123,6 +126,10 @@ func (x *contexts) init() {
 		m.Init()
 	}
 	x.times.init()
+	for i := range x.tick {
+		entropy.Fill(x.tick[i][:])
+		x.tickWeights[i] = entropy.NewWeights
+	}
 	x.model.init()
 }
 

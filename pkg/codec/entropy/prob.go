@@ -171,3 +171,28 @@ func Int(b bool) int {
 
 // BitLength is the length in bits of |x|.
 func BitLength(x int64) uint32 { return uint32(bits.Len64(Abs(x))) }
+
+// Weights are how much a blend of two estimates believes each: 16 fraction bits.
+type Weights [2]int32
+
+// NewWeights believe both alike.
+var NewWeights = Weights{weightHalf, weightHalf}
+
+const weightHalf = 32000
+
+// Blend codes b with two estimates that saw it in different contexts, mixed in
+// the logistic domain; all learn.
+func (c *Coder) Blend(w *Weights, p, q *Prob, b int) int {
+	sp, sq := stretches[*p>>4], stretches[*q>>4]
+	dot := int64(sp)*int64(w[0]) + int64(sq)*int64(w[1])
+	x := squash(int32(min(max(dot>>16, -2047), 2047)))
+	b = c.code(uint32(uint64(c.rng)*uint64(x<<4|8)>>16), b)
+	miss := (int32(b)<<12 - x) * blendRate
+	w[0] += (sp*miss + 1<<15) >> 16
+	w[1] += (sq*miss + 1<<15) >> 16
+	c.Learn(p, b)
+	c.Learn(q, b)
+	return b
+}
+
+const blendRate = 4
