@@ -74,7 +74,7 @@ func (s *session) time(t *topic, x int64) int64 {
 		k.run += uint8(entropy.Int(k.run < saturated))
 	} else {
 		k.run = 0
-		d := s.Signed(&s.times.sign[k.signs&3], &s.times.by, &k.avg, x-p[best])
+		d := s.Signed(&s.times.sign[k.signs&3], &s.times.by, &s.afters[1], &k.avg, x-p[best])
 		k.signs = k.signs<<1 | uint8(entropy.Int(d > 0))
 		x = p[best] + d
 	}

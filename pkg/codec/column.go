@@ -66,7 +66,7 @@ func (m *model) clone() *model {
 }
 
 // A busy column gets estimates of its own: 5 % of OBD.
-const ownModelAfter = 250
+const ownModelAfter = 100
 
 // neighbours is what a number may look at beside its own past.
 type neighbours struct {
@@ -224,7 +224,7 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 			return x
 		}
 	}
-	d := s.Signed(&m.sign[col.signs&3], &m.by, &col.avg, x-foreseen)
+	d := s.Signed(&m.sign[col.signs&3], &m.by, &s.afters[3], &col.avg, x-foreseen)
 	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
 	x = foreseen + d
 	if !col.plain {
@@ -253,7 +253,7 @@ func (s *session) ranked(col *column, m *model, foreseen, x int64) (int64, bool)
 	if d >= 0 && !have {
 		d++
 	}
-	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &col.avgRank, d)
+	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.afters[2], &col.avgRank, d)
 	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
 	rank := entropy.Abs(d)
 	if s.Decoding {

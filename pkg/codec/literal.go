@@ -58,7 +58,7 @@ func (l *literal) word(s *session, v []byte, limit int) []byte {
 func (l *literal) text(s *session, v []byte, limit int) []byte {
 	s.used += l.mix.Grow()
 	l.begin()
-	n := s.Magnitude(&s.length, 0, uint64(len(v))+1) - 1
+	n := s.Magnitude(&s.length, &s.afters[0], 0, 0, uint64(len(v))+1) - 1
 	if n > uint64(limit) {
 		s.Fail()
 	}

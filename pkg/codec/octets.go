@@ -58,7 +58,7 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 	s.used += s.mix.Grow()
 	n := len(v)
 	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
-		b.length = int(min(s.Magnitude(&s.length, 0, uint64(n)+1)-1, 1<<30))
+		b.length = int(min(s.Magnitude(&s.length, &s.afters[0], 0, 0, uint64(n)+1)-1, 1<<30))
 	}
 	if n = b.length; s.Decoding {
 		if s.Spend(n); s.Bad {

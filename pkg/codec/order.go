@@ -117,7 +117,7 @@ func (s *session) addTopic(name string) int32 {
 	if s.prev >= 0 {
 		base = s.topics[s.prev].name
 	}
-	shared := int(s.Magnitude(&s.shared, 0, uint64(sharedPrefix(base, name))+1) - 1)
+	shared := int(s.Magnitude(&s.shared, &s.afters[0], 0, 0, uint64(sharedPrefix(base, name))+1) - 1)
 	if shared > len(base) || shared < 0 {
 		s.Fail()
 		return -1

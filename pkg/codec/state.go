@@ -99,6 +99,7 @@ type contexts struct {
 	firstValue  entropy.Prob
 	changed     [64]entropy.Prob // numbers, as the columns' own
 	model       model
+	afters      [5]entropy.After
 	length      entropy.Magnitude
 	shared      entropy.Magnitude
 }
@@ -126,6 +127,9 @@ func (x *contexts) init() {
 		m.Init()
 	}
 	x.times.init()
+	for i := range x.afters {
+		x.afters[i].Init()
+	}
 	for i := range x.tick {
 		entropy.Fill(x.tick[i][:])
 		x.tickWeights[i] = entropy.NewWeights

@@ -87,7 +87,22 @@ const (
 	magRows    = 8
 	magLengths = 14 // longer ones share the last
 	magHigh    = 8
+	magAfter   = 16
 )
+
+type After struct {
+	after   [magAfter][magLengths]Prob
+	weights [magRows]Weights
+}
+
+func (m *After) Init() {
+	for i := range m.after {
+		Fill(m.after[i][:])
+	}
+	for i := range m.weights {
+		m.weights[i] = NewWeights
+	}
+}
 
 // Init makes m one that has seen nothing.
 func (m *Magnitude) Init() {
@@ -100,10 +115,10 @@ func (m *Magnitude) Init() {
 }
 
 // Magnitude codes v >= 1 where a length of about row is expected.
-func (c *Coder) Magnitude(m *Magnitude, row int, v uint64) uint64 {
+func (c *Coder) Magnitude(m *Magnitude, a *After, row, after int, v uint64) uint64 {
 	n := bits.Len64(v)
 	k := 1
-	for k < 64 && c.Bit(&m.length[row][min(k, magLengths)-1], Int(n > k)) == 1 {
+	for k < 64 && c.Blend(&a.weights[row], &m.length[row][min(k, magLengths)-1], &a.after[after][min(k, magLengths)-1], Int(n > k)) == 1 {
 		k++
 	}
 	left := k - 1
@@ -122,11 +137,11 @@ func (c *Coder) Magnitude(m *Magnitude, row int, v uint64) uint64 {
 }
 
 // Expected is a running mean of lengths in bits, with four fraction bits.
-type Expected uint8
+type Expected struct{ mean, last uint8 }
 
 // row is the row of a magnitude for it.
 func (e Expected) row() int {
-	switch b := int(e+12) >> 4; {
+	switch b := int(e.mean+12) >> 4; {
 	case b <= 4:
 		return b
 	case b <= 6:
@@ -139,13 +154,14 @@ func (e Expected) row() int {
 
 func (e *Expected) see(v uint64) {
 	n := min(bits.Len64(v), 15) << 4
-	*e = Expected((int(*e)*3 + n + 2) >> 2)
+	e.mean = uint8((int(e.mean)*3 + n + 2) >> 2)
+	e.last = uint8(n >> 4)
 }
 
 // Signed codes a difference that is not zero.
-func (c *Coder) Signed(sign *Prob, m *Magnitude, e *Expected, d int64) int64 {
+func (c *Coder) Signed(sign *Prob, m *Magnitude, a *After, e *Expected, d int64) int64 {
 	negative := c.Bit(sign, Int(d < 0)) == 1
-	v := c.Magnitude(m, e.row(), Abs(d))
+	v := c.Magnitude(m, a, e.row(), int(e.last), Abs(d))
 	e.see(v)
 	if negative {
 		return -int64(v)
