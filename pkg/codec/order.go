@@ -45,7 +45,8 @@ func (s *session) topic(name string) *topic {
 	if s.prev >= 0 {
 		guesses[afterLast] = &s.topics[s.prev].next
 		if s.live <= maxDue {
-			guesses[overdue] = &s.due[entropy.Hash(uint32(s.prev), uint32(s.overdue())+77)>>22]
+			s.due1 = s.overdue()
+			guesses[overdue] = &s.due[entropy.Hash(uint32(s.prev), uint32(s.due1)+77)>>22]
 		}
 	}
 	found := s.guess(&guesses, id)
@@ -64,6 +65,7 @@ func (s *session) topic(name string) *topic {
 			g.see(found)
 		}
 	}
+	s.prev2 = s.prev
 	s.prev = found
 	t := s.topics[found]
 	s.use(t)
@@ -96,15 +98,14 @@ func (s *session) topicID(id int32) int32 {
 	for 1<<n < len(s.topics) {
 		n++
 	}
-	low := min(n, 12)
-	if n != s.idBits || s.ids == nil {
-		s.used += 2<<low - 2*len(s.ids)
-		s.ids = make([]entropy.Prob, 1<<low)
-		entropy.Fill(s.ids)
-		s.idBits = n
+	if s.turns == nil {
+		s.turns = entropy.NewMixer(1<<10, 1<<13, 16)
+		s.used += s.turns.Size()
 	}
-	high := n - low
-	x := s.Tree(s.ids, int(id)>>high, low)<<high | int(s.Direct(uint64(id), high))
+	s.used += s.turns.Grow()
+	due := s.due1
+	contexts := [4]uint32{entropy.Hash(1, uint32(s.prev)), entropy.Hash(2, uint32(s.prev)<<16|uint32(s.prev2)), entropy.Hash(3, uint32(due)), entropy.Hash(4, 0)}
+	x := int(s.turns.Symbol(&s.Coder, contexts[:], nil, 0, 0, 0, n, uint32(max(id, 0))))
 	if x >= len(s.topics) || s.topics[x] == nil {
 		s.Fail()
 		return -1

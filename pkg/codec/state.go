@@ -63,12 +63,12 @@ type state struct {
 	monoAt int64 // µs
 	count  int   // records in the body before
 
-	ids      []entropy.Prob // tree over the ids of topics
-	idBits   int
-	due      [1024]follower // by last and most overdue topic
-	words    *literal
-	mix      *entropy.Mixer // nil: no binary payload came
-	binaries uint32         // binary columns made so far: seeds of their contexts
+	turns       *entropy.Mixer
+	prev2, due1 int32
+	due         [1024]follower // by last and most overdue topic
+	words       *literal
+	mix         *entropy.Mixer // nil: no binary payload came
+	binaries    uint32         // binary columns made so far: seeds of their contexts
 }
 
 // contexts are the estimates that all topics share.
@@ -309,8 +309,8 @@ func (s *state) clone() *state {
 			n.templates[i] = &x
 		}
 	}
-	n.free, n.freeTemplates, n.ids = slices.Clone(s.free), slices.Clone(s.freeTemplates), slices.Clone(s.ids)
-	n.words, n.mix = s.words.clone(), s.mix.Clone()
+	n.free, n.freeTemplates = slices.Clone(s.free), slices.Clone(s.freeTemplates)
+	n.words, n.mix, n.turns = s.words.clone(), s.mix.Clone(), s.turns.Clone()
 	return n
 }
 

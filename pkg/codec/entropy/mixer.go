@@ -104,9 +104,14 @@ func (m *Mixer) Bit(c *Coder, contexts []uint32, set uint32, b int) int {
 // Byte codes a byte under contexts and beside expected values: of those only
 // whether the bits so far agree, and what the next one would be.
 func (m *Mixer) Byte(c *Coder, contexts []uint32, values []byte, base, set, kind uint32, v byte) byte {
+	return byte(m.Symbol(c, contexts, values, base, set, kind, 8, uint32(v)))
+}
+
+func (m *Mixer) Symbol(c *Coder, contexts []uint32, values []byte, base, set, kind uint32, n int, v uint32) uint32 {
 	m.coded++
+	size := n
 	t := uint32(1)
-	for i := 7; i >= 0; i-- {
+	for i := n - 1; i >= 0; i-- {
 		n := 0
 		for _, h := range contexts {
 			h = (h + t) * 0x9E3779B1
@@ -121,9 +126,9 @@ func (m *Mixer) Byte(c *Coder, contexts []uint32, values []byte, base, set, kind
 			m.in[n] = m.slot(Hash(base, 0xA00|uint32(j)<<5|k))
 			n++
 		}
-		t = t<<1 | uint32(m.code(c, n, set, kind+uint32(i), int(v>>i&1)))
+		t = t<<1 | uint32(m.code(c, n, set, kind+uint32(i&7), int(v>>i&1)))
 	}
-	return byte(t)
+	return t - 1<<size
 }
 
 // Hash mixes two numbers.
