@@ -20,7 +20,7 @@ type clock struct {
 
 // times learns by how far a time was missed.
 type times struct {
-	sign [4]entropy.Prob
+	sign [12]entropy.Prob
 	by   entropy.Magnitude
 }
 
@@ -65,16 +65,15 @@ func (s *session) time(t *topic, x int64) int64 {
 			best = i
 		}
 	}
+	side := entropy.Int(p[best] == s.now) + 2*entropy.Int(p[best] < s.now)
 	i := min(k.run, 15)
-	since := s.since
-	missed := s.Blend(&s.tickWeights[best], &k.stale[i], &s.tick[best][since], entropy.Int(x != p[best]))
-	s.Learn(&s.stale[i], missed) // what topics to come begin with
+	missed := s.Blend(&s.tickWeights[side], &s.stale[best][i], &s.tick[side][s.since], entropy.Int(x != p[best]))
 	if missed == 0 {
 		x = p[best]
 		k.run += uint8(entropy.Int(k.run < saturated))
 	} else {
 		k.run = 0
-		d := s.Signed(&s.times.sign[k.signs&3], &s.times.by, &s.afters[1], &k.avg, x-p[best])
+		d := s.Signed(&s.times.sign[side<<2|int(k.signs&3)], &s.times.by, &s.afters[1], &k.avg, x-p[best])
 		k.signs = k.signs<<1 | uint8(entropy.Int(d > 0))
 		x = p[best] + d
 	}

@@ -132,8 +132,6 @@ func (s *session) addTopic(name string) int32 {
 		return -1
 	}
 	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: [4]entropy.Prob{entropy.ProbNew, entropy.ProbNew, entropy.ProbNew, entropy.ProbNew}}
-	t.clock.stale = s.stale
-	entropy.Soften(t.clock.stale[:], 3)
 	t.id = take(&s.topics, &s.free, t)
 	s.live++
 	if s.names != nil {

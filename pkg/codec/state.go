@@ -85,10 +85,10 @@ type contexts struct {
 	monoM       entropy.Magnitude
 	monoAvg     entropy.Expected
 	monoSign    entropy.Prob
-	stale       [16]entropy.Prob // time, as the topics' own
+	stale       [4][16]entropy.Prob
 	times       times
-	tick        [4][32]entropy.Prob
-	tickWeights [4]entropy.Weights
+	tick        [3][32]entropy.Prob
+	tickWeights [3]entropy.Weights
 	rank        [16]entropy.Prob
 	kind        [3]entropy.Prob
 	known       entropy.Prob
@@ -120,13 +120,16 @@ func (x *contexts) init() {
 	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
 		*p = entropy.ProbNew
 	}
-	for _, ps := range [][]entropy.Prob{x.stale[:], x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+	for _, ps := range [][]entropy.Prob{x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
 		entropy.Fill(ps)
 	}
 	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
 		m.Init()
 	}
 	x.times.init()
+	for i := range x.stale {
+		entropy.Fill(x.stale[i][:])
+	}
 	for i := range x.afters {
 		x.afters[i].Init()
 	}
