@@ -88,7 +88,7 @@ func (s *session) time(t *topic, x int64) int64 {
 
 func (k *clock) see(x, now int64, p *[4]int64) {
 	for i := range p {
-		k.cost[i] += missCost(x-p[i]) - k.cost[i]>>4
+		k.cost[i] += missCost(x-p[i]) - k.cost[i]>>5
 	}
 	k.gap = x - now
 	if k.seen > 0 {

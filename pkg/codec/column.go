@@ -147,9 +147,9 @@ func (col *column) best(n *neighbours) int {
 
 func (col *column) see(x int64, n *neighbours, p *[predictors]int64) {
 	for i := range p {
-		col.cost[i] += missCost(x-p[i]) - col.cost[i]>>4
+		col.cost[i] += missCost(x-p[i]) - col.cost[i]>>6
 	}
-	if col.seen > 0 && x != col.v1 && (!col.ticks || col.cost[predClock] > 4<<12) {
+	if col.seen > 0 && x != col.v1 && (!col.ticks || col.cost[predClock] > 4<<14) {
 		col.findTick(x-col.v1, n.at)
 	}
 	col.v2, col.v1 = col.v1, x

@@ -16,7 +16,7 @@ const (
 
 // rates is how far, of 65,536, an estimate moves towards what came, by what it
 // has seen: the mean of all at first, then of about the last 36.
-var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1820}
+var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1400}
 
 // coins: an estimate gets on to the next rate when these bits of the range,
 // which is as good as chance and the same on both sides, are zero.
