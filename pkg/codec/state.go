@@ -14,7 +14,7 @@ const (
 	maxTemplates = 32        // kept for a topic: payloads that take more shapes have no shape
 	maxTokens    = 512       // variable parts of a payload: a column each
 	maxText      = 16 << 10  // bytes of a template; longer texts are coded as text
-	maxValues    = 1024      // in the dictionary of a column: more save nothing (measured)
+	maxValues    = 2048      // in the dictionary of a column: more save nothing (measured)
 	maxDue       = 64        // topics among which the most overdue one is looked for, each time
 	maxWord      = 4096      // bytes of a mixed word, of properties, that are remembered
 	maxBytes     = 4096      // bytes of a binary payload that are remembered
