@@ -18,6 +18,7 @@ const (
 	predClock        // with the message's time: time stamps of any unit (11 % of N2K and IoT)
 	predShape        // as in the last message of the same template (a third of OBD as JSON)
 	predRatio        // in proportion to the number before it: one thing in two units (5 to 9 % of NMEA)
+	predCopy
 	predictors
 )
 
@@ -28,6 +29,8 @@ type column struct {
 	at           int64 // µs, time of the message of v1
 	cost         [predictors]uint32
 	changed      [64]entropy.Prob
+	alike        uint8
+	twin, copied uint8
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
@@ -45,8 +48,9 @@ type column struct {
 
 // model learns by how far numbers miss.
 type model struct {
-	sign, rankSign, known [4]entropy.Prob
-	by, rank              entropy.Magnitude
+	sign, rankSign [4]entropy.Prob
+	known          [16]entropy.Prob
+	by, rank       entropy.Magnitude
 }
 
 func (m *model) init() {
@@ -87,7 +91,11 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		col.reformat(f, s)
 	}
 	f = col.format
+	s.news = heard{}
 	p := col.predict(n)
+	if h := s.back(col.copied); h.format == f {
+		p[predCopy] = h.x
+	}
 	best := col.best(n)
 	// Columns rest and move together: what the last two did is context. 5 % of EV.
 	i := int(col.hist&7) | entropy.Int(p[best] != col.v1)<<3 | int(s.recent&3)<<4
@@ -108,6 +116,12 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	if col.busy > 0 {
 		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
 	}
+	if x != col.v1 && x != p[predCopy] {
+		s.findCopy(col, x, f)
+	}
+	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
+	s.heard[s.heardAt%heardMax] = s.news
+	s.heardAt++
 	col.see(x, n, &p)
 	return x, f
 }
@@ -215,61 +229,119 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 	if m == nil {
 		m = &s.model
 	}
-	if !col.plain && len(col.values) == 0 {
+	if col.plain {
+		return foreseen + s.difference(col, m, x-foreseen)
+	}
+	if len(col.values) == 0 {
 		s.insert(col, 0, col.v1)
 	}
-	if len(col.values) > 0 {
-		known := false
-		if x, known = s.ranked(col, m, foreseen, x); known || s.Bad {
-			return x
-		}
+	w := where{values: col.values, twin: s.twin(col)}
+	w.origin, _ = slices.BinarySearch(w.values, col.v1)
+	if i := w.origin + int(w.twin.rank); w.twin.change == changeKnown && i >= 0 && i < len(w.values) && w.values[i] != foreseen {
+		w.expected = i + 1
 	}
-	d := s.Signed(&m.sign[col.signs&3], &m.by, &s.afters[3], &col.avg, x-foreseen)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-	x = foreseen + d
-	if !col.plain {
-		s.remember(col, x)
+	known := false
+	if x, known = s.ranked(col, m, &w, foreseen, x); known || s.Bad {
+		return x
 	}
+	x = s.unranked(col, m, &w, foreseen, x)
+	s.remember(col, x)
 	return x
+}
+
+// where is where a change goes in the dictionary.
+type where struct {
+	values   []int64
+	origin   int   // the place of the value before
+	twin     heard // what the column's twin has done
+	expected int   // one more than the place that follows from that; 0: none does
 }
 
 // ranked codes x by its distance from the foreseen value among the values that
 // the column has had: sensors have steps of their own, and 17 digits come again.
 // Half of IoT, 7 % of OBD and EV.
-func (s *session) ranked(col *column, m *model, foreseen, x int64) (int64, bool) {
-	from, have := slices.BinarySearch(col.values, foreseen)
+func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (int64, bool) {
+	from, have := slices.BinarySearch(w.values, foreseen)
 	to, known := 0, false
 	if !s.Decoding {
-		to, known = slices.BinarySearch(col.values, x)
+		to, known = slices.BinarySearch(w.values, x)
 	}
-	known = s.Bit(&m.known[entropy.Int(len(col.values) > 8)|entropy.Int(col.hit)<<1], entropy.Int(known)) == 1
+	i := entropy.Int(len(w.values) > 8) | entropy.Int(col.hit)<<1 | int(w.twin.change)<<2
+	known = s.Bit(&m.known[i], entropy.Int(known)) == 1
+	s.news.change = changeNew
 	if col.hit = known; !known {
 		col.gain--
 		return x, false
 	}
-	// Distances are never 0; where the foreseen value is not there itself, the
-	// next above is 1 away.
-	d := int64(to - from)
-	if d >= 0 && !have {
-		d++
-	}
-	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.afters[2], &col.avgRank, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-	rank := entropy.Abs(d)
-	if s.Decoding {
+	if w.expected > 0 && s.Bit(&s.alike[col.alike&7], entropy.Int(to != w.expected-1)) == 0 {
+		to = w.expected - 1
+		col.alike <<= 1
+	} else {
+		if w.expected > 0 {
+			col.alike = col.alike<<1 | 1
+		}
+		// Distances are never 0; where the foreseen value is not there itself, the
+		// next above is 1 away.
+		d := int64(to - from)
+		if d >= 0 && !have {
+			d++
+		}
+		d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.afters[2], &col.avgRank, d)
+		col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
 		if d > 0 && !have {
 			d--
 		}
-		i := int64(from) + d
-		if rank > maxValues || i < 0 || i >= int64(len(col.values)) || col.values[i] == foreseen {
+		if d < -maxValues || d > maxValues {
 			s.Fail()
 			return x, false
 		}
-		x = col.values[i]
+		to = from + int(d)
+		if to < 0 || to >= len(w.values) || w.values[to] == foreseen {
+			s.Fail()
+			return x, false
+		}
+		if col.alike&7 == 7 {
+			s.findTwin(col, to-w.origin)
+		}
 	}
-	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(bits.Len64(rank))
+	x = w.values[to]
+	s.news.change, s.news.rank = changeKnown, int32(to-w.origin)
+	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(bits.Len64(entropy.Abs(int64(to-from))))
 	col.gain = min(col.gain, 1<<20)
 	return x, true
+}
+
+// difference codes d, which is not zero.
+func (s *session) difference(col *column, m *model, d int64) int64 {
+	d = s.Signed(&m.sign[col.signs&3], &m.by, &s.afters[3], &col.avg, d)
+	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	return d
+}
+
+// unranked codes a value that the column has not had. Where that of the twin was
+// new too, this one is expected between the same two neighbours, at the same part
+// of the way.
+func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) int64 {
+	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 7 && i > 0 && i < len(w.values) {
+		lo, hi := w.values[i-1], w.values[i]
+		guess := lo + mulDiv(hi-lo, int64(w.twin.part), 1<<31)
+		d := x - guess
+		if d >= 0 {
+			d++
+		}
+		if d = s.difference(col, m, d); d > 0 {
+			d--
+		}
+		x = guess + d
+	} else {
+		x = foreseen + s.difference(col, m, x-foreseen)
+	}
+	s.news.change = changeOut
+	if i, have := slices.BinarySearch(w.values, x); !have && i > 0 && i < len(w.values) {
+		lo, hi := w.values[i-1], w.values[i]
+		s.news.change, s.news.rank, s.news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, 1<<31, hi-lo))
+	}
+	return x
 }
 
 // remember puts x into the dictionary, and gives up one that does not pay.

@@ -360,7 +360,7 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 	for _, k := range g.kinds {
 		switch k {
 		case tokenNumber:
-			col := column{changed: s.changed}
+			col := column{changed: s.changed, alike: 7}
 			entropy.Soften(col.changed[:], 3)
 			cs.numbers = append(cs.numbers, col)
 			cs.size += sizeColumn

@@ -52,16 +52,19 @@ type state struct {
 	template       int32 // that a topic took up last; -1: none
 
 	// What the message before was.
-	prev   int32 // topic; -1: none
-	now    int64 // time, in units
-	unit   int64 // µs
-	meta   byte
-	recent uint8 // bits: which of the last numbers changed
-	boot   stream.Epoch
-	mono   int64
-	since  uint8 // messages since the time went on
-	monoAt int64 // µs
-	count  int   // records in the body before
+	prev    int32 // topic; -1: none
+	now     int64 // time, in units
+	unit    int64 // µs
+	meta    byte
+	recent  uint8 // bits: which of the last numbers changed
+	boot    stream.Epoch
+	mono    int64
+	heard   [heardMax]heard
+	heardAt uint8
+	news    heard
+	since   uint8 // messages since the time went on
+	monoAt  int64 // µs
+	count   int   // records in the body before
 
 	turns       *entropy.Mixer
 	prev2, due1 int32
@@ -97,6 +100,7 @@ type contexts struct {
 	formatPart  [3][32]entropy.Prob
 	strip       [4]entropy.Prob
 	firstValue  entropy.Prob
+	alike       [8]entropy.Prob
 	changed     [64]entropy.Prob // numbers, as the columns' own
 	model       model
 	afters      [5]entropy.After
@@ -120,7 +124,7 @@ func (x *contexts) init() {
 	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
 		*p = entropy.ProbNew
 	}
-	for _, ps := range [][]entropy.Prob{x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+	for _, ps := range [][]entropy.Prob{x.rank[:], x.alike[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
 		entropy.Fill(ps)
 	}
 	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
