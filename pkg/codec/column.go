@@ -2,7 +2,6 @@ package codec
 
 import (
 	"math/bits"
-	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
@@ -18,7 +17,7 @@ const (
 	predClock        // with the message's time: time stamps of any unit (11 % of N2K and IoT)
 	predShape        // as in the last message of the same template (a third of OBD as JSON)
 	predRatio        // in proportion to the number before it: one thing in two units (5 to 9 % of NMEA)
-	predCopy
+	predCopy         // as a number that was coded lately: a position in several sentences (3 % of NMEA)
 	predictors
 )
 
@@ -29,8 +28,9 @@ type column struct {
 	at           int64 // µs, time of the message of v1
 	cost         [predictors]uint32
 	changed      [64]entropy.Prob
-	alike        uint8
-	twin, copied uint8
+	copied       uint8 // how many numbers back the one stands that it copies; 0: none
+	twin         uint8 // likewise the one whose changes its own go with
+	alike        uint8 // bits: whether they did not, the last times
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
@@ -91,7 +91,6 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		col.reformat(f, s)
 	}
 	f = col.format
-	s.news = heard{}
 	p := col.predict(n)
 	if h := s.back(col.copied); h.format == f {
 		p[predCopy] = h.x
@@ -117,11 +116,10 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
 	}
 	if x != col.v1 && x != p[predCopy] {
-		s.findCopy(col, x, f)
+		s.findCopy(col, x)
 	}
 	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
-	s.heard[s.heardAt%heardMax] = s.news
-	s.heardAt++
+	s.hear()
 	col.see(x, n, &p)
 	return x, f
 }
@@ -216,175 +214,6 @@ func mulDiv(a, b, d int64) int64 {
 		return -int64(q)
 	}
 	return int64(q)
-}
-
-// change codes x, which is not the foreseen one.
-func (s *session) change(col *column, foreseen, x int64) int64 {
-	if col.busy++; col.own == nil && col.busy > ownModelAfter {
-		col.own = s.model.clone()
-		s.charge(s.current, sizeModel)
-	}
-	col.busy = min(col.busy, saturated-1)
-	m := col.own
-	if m == nil {
-		m = &s.model
-	}
-	if col.plain {
-		return foreseen + s.difference(col, m, x-foreseen)
-	}
-	if len(col.values) == 0 {
-		s.insert(col, 0, col.v1)
-	}
-	w := where{values: col.values, twin: s.twin(col)}
-	w.origin, _ = slices.BinarySearch(w.values, col.v1)
-	if i := w.origin + int(w.twin.rank); w.twin.change == changeKnown && i >= 0 && i < len(w.values) && w.values[i] != foreseen {
-		w.expected = i + 1
-	}
-	known := false
-	if x, known = s.ranked(col, m, &w, foreseen, x); known || s.Bad {
-		return x
-	}
-	x = s.unranked(col, m, &w, foreseen, x)
-	s.remember(col, x)
-	return x
-}
-
-// where is where a change goes in the dictionary.
-type where struct {
-	values   []int64
-	origin   int   // the place of the value before
-	twin     heard // what the column's twin has done
-	expected int   // one more than the place that follows from that; 0: none does
-}
-
-// ranked codes x by its distance from the foreseen value among the values that
-// the column has had: sensors have steps of their own, and 17 digits come again.
-// Half of IoT, 7 % of OBD and EV.
-func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (int64, bool) {
-	from, have := slices.BinarySearch(w.values, foreseen)
-	to, known := 0, false
-	if !s.Decoding {
-		to, known = slices.BinarySearch(w.values, x)
-	}
-	i := entropy.Int(len(w.values) > 8) | entropy.Int(col.hit)<<1 | int(w.twin.change)<<2
-	known = s.Bit(&m.known[i], entropy.Int(known)) == 1
-	s.news.change = changeNew
-	if col.hit = known; !known {
-		col.gain--
-		return x, false
-	}
-	if w.expected > 0 && s.Bit(&s.alike[col.alike&7], entropy.Int(to != w.expected-1)) == 0 {
-		to = w.expected - 1
-		col.alike <<= 1
-	} else {
-		if w.expected > 0 {
-			col.alike = col.alike<<1 | 1
-		}
-		// Distances are never 0; where the foreseen value is not there itself, the
-		// next above is 1 away.
-		d := int64(to - from)
-		if d >= 0 && !have {
-			d++
-		}
-		d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.afters[2], &col.avgRank, d)
-		col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-		if d > 0 && !have {
-			d--
-		}
-		if d < -maxValues || d > maxValues {
-			s.Fail()
-			return x, false
-		}
-		to = from + int(d)
-		if to < 0 || to >= len(w.values) || w.values[to] == foreseen {
-			s.Fail()
-			return x, false
-		}
-		if col.alike&7 == 7 {
-			s.findTwin(col, to-w.origin)
-		}
-	}
-	x = w.values[to]
-	s.news.change, s.news.rank = changeKnown, int32(to-w.origin)
-	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(bits.Len64(entropy.Abs(int64(to-from))))
-	col.gain = min(col.gain, 1<<20)
-	return x, true
-}
-
-// difference codes d, which is not zero.
-func (s *session) difference(col *column, m *model, d int64) int64 {
-	d = s.Signed(&m.sign[col.signs&3], &m.by, &s.afters[3], &col.avg, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-	return d
-}
-
-// unranked codes a value that the column has not had. Where that of the twin was
-// new too, this one is expected between the same two neighbours, at the same part
-// of the way.
-func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) int64 {
-	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 7 && i > 0 && i < len(w.values) {
-		lo, hi := w.values[i-1], w.values[i]
-		guess := lo + mulDiv(hi-lo, int64(w.twin.part), 1<<31)
-		d := x - guess
-		if d >= 0 {
-			d++
-		}
-		if d = s.difference(col, m, d); d > 0 {
-			d--
-		}
-		x = guess + d
-	} else {
-		x = foreseen + s.difference(col, m, x-foreseen)
-	}
-	s.news.change = changeOut
-	if i, have := slices.BinarySearch(w.values, x); !have && i > 0 && i < len(w.values) {
-		lo, hi := w.values[i-1], w.values[i]
-		s.news.change, s.news.rank, s.news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, 1<<31, hi-lo))
-	}
-	return x
-}
-
-// remember puts x into the dictionary, and gives up one that does not pay.
-func (s *session) remember(col *column, x int64) {
-	n := len(col.values)
-	i, have := slices.BinarySearch(col.values, x)
-	if have {
-		return
-	}
-	full := n >= maxValues
-	if full || n >= 128 && n&(n-1) == 0 {
-		if col.gain < 0 {
-			s.forgetValues(col)
-			col.plain = true
-			return
-		}
-		col.gain /= 2
-	}
-	if !full {
-		s.insert(col, i, x)
-	}
-}
-
-// insert puts x at place i. All dictionaries together take half of the state.
-func (s *session) insert(col *column, i int, x int64) {
-	if n := len(col.values); n == int(col.room) {
-		room := max(2*n, 8)
-		if s.valueBytes+8*(room-n) > s.limit/2 {
-			return
-		}
-		s.valueBytes += 8 * (room - n)
-		s.charge(s.current, 8*(room-n))
-		col.values, col.room = append(make([]int64, 0, room), col.values...), uint16(room)
-	}
-	col.values = append(col.values, 0)
-	copy(col.values[i+1:], col.values[i:])
-	col.values[i] = x
-}
-
-func (s *session) forgetValues(col *column) {
-	s.valueBytes -= 8 * int(col.room)
-	s.charge(s.current, -8*int(col.room))
-	col.values, col.room = nil, 0
 }
 
 // reformat moves what is known to a new unit, where it fits.

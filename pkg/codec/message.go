@@ -31,7 +31,7 @@ type session struct {
 // the unit of their times.
 func (s *session) batch(n int, unit int64) (int, int64) {
 	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
-		v := s.Magnitude(&s.countM, &s.afters[0], 0, 0, uint64(n))
+		v := s.Magnitude(&s.countM, uint64(n))
 		if v > MaxRecords {
 			s.Fail()
 			return 0, 1
@@ -122,7 +122,7 @@ func (s *session) bootTime(r *stream.Record) {
 	r.Boot = s.boot
 	foreseen := s.mono + r.Time - s.monoAt
 	if s.Bit(&s.sameMono, entropy.Int(r.Mono != foreseen)) == 1 {
-		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.afters[1], &s.monoAvg, r.Mono-foreseen)
+		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoTrend, &s.monoAvg, r.Mono-foreseen)
 	} else {
 		r.Mono = foreseen
 	}

@@ -24,7 +24,7 @@ const (
 // What things count towards the state, in bytes: at least what they take in
 // memory on any machine, and the same on all.
 const (
-	sizeState    = 24 << 10 // the fixed part, with the literals' table when it is full
+	sizeState    = 32 << 10 // the fixed part
 	sizeTopic    = 320
 	sizeRef      = 48
 	sizeTemplate = 176
@@ -53,59 +53,58 @@ type state struct {
 
 	// What the message before was.
 	prev    int32 // topic; -1: none
+	older   int32 // the topic before that
+	dueNow  int32 // the topic that was most overdue when one was to come
 	now     int64 // time, in units
 	unit    int64 // µs
 	meta    byte
 	recent  uint8 // bits: which of the last numbers changed
+	since   uint8 // messages since the time went on
 	boot    stream.Epoch
 	mono    int64
-	heard   [heardMax]heard
+	monoAt  int64           // µs
+	count   int             // records in the body before
+	heard   [heardMax]heard // the last numbers, around heardAt
 	heardAt uint8
-	news    heard
-	since   uint8 // messages since the time went on
-	monoAt  int64 // µs
-	count   int   // records in the body before
+	news    heard // the number at hand
 
-	turns       *entropy.Mixer
-	prev2, due1 int32
-	due         [1024]follower // by last and most overdue topic
-	words       *literal
-	mix         *entropy.Mixer // nil: no binary payload came
-	binaries    uint32         // binary columns made so far: seeds of their contexts
+	turns    *entropy.Mixer // topics that were not foreseen; nil: there were none
+	due      [1024]follower // by last and most overdue topic
+	words    *literal
+	mix      *entropy.Mixer // nil: no binary payload came
+	binaries uint32         // binary columns made so far: seeds of their contexts
 }
 
 // contexts are the estimates that all topics share.
 type contexts struct {
-	order       [2][16]entropy.Prob
-	newTopic    entropy.Prob
-	sameMeta    entropy.Prob
-	sameBoot    entropy.Prob
-	sameProps   entropy.Prob
-	sameMono    entropy.Prob
-	sameCount   entropy.Prob
-	sameUnit    entropy.Prob
-	countM      entropy.Magnitude
-	monoM       entropy.Magnitude
-	monoAvg     entropy.Expected
-	monoSign    entropy.Prob
-	stale       [4][16]entropy.Prob
-	times       times
-	tick        [3][32]entropy.Prob
-	tickWeights [3]entropy.Weights
-	rank        [16]entropy.Prob
-	kind        [3]entropy.Prob
-	known       entropy.Prob
-	again       entropy.Prob
-	format      [4]entropy.Prob
-	formatPart  [3][32]entropy.Prob
-	strip       [4]entropy.Prob
-	firstValue  entropy.Prob
-	alike       [8]entropy.Prob
-	changed     [64]entropy.Prob // numbers, as the columns' own
-	model       model
-	afters      [5]entropy.After
-	length      entropy.Magnitude
-	shared      entropy.Magnitude
+	order              [2][16]entropy.Prob
+	newTopic           entropy.Prob
+	sameMeta           entropy.Prob
+	sameBoot           entropy.Prob
+	sameProps          entropy.Prob
+	sameMono           entropy.Prob
+	sameCount          entropy.Prob
+	sameUnit           entropy.Prob
+	countM             entropy.Magnitude
+	monoM              entropy.Magnitude
+	monoAvg            entropy.Expected
+	monoSign           entropy.Prob
+	monoTrend          entropy.Trend
+	times              times
+	rank               [16]entropy.Prob
+	kind               [3]entropy.Prob
+	known              entropy.Prob
+	again              entropy.Prob
+	format             [4]entropy.Prob
+	formatPart         [3][32]entropy.Prob
+	strip              [4]entropy.Prob
+	firstValue         entropy.Prob
+	alike              [8]entropy.Prob
+	changed            [64]entropy.Prob // numbers, as the columns' own
+	model              model
+	byTrend, rankTrend entropy.Trend
+	length             entropy.Magnitude
+	shared             entropy.Magnitude
 }
 
 func newState(limit int) *state {
@@ -130,17 +129,10 @@ func (x *contexts) init() {
 	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
 		m.Init()
 	}
+	for _, t := range []*entropy.Trend{&x.monoTrend, &x.byTrend, &x.rankTrend} {
+		t.Init()
+	}
 	x.times.init()
-	for i := range x.stale {
-		entropy.Fill(x.stale[i][:])
-	}
-	for i := range x.afters {
-		x.afters[i].Init()
-	}
-	for i := range x.tick {
-		entropy.Fill(x.tick[i][:])
-		x.tickWeights[i] = entropy.NewWeights
-	}
 	x.model.init()
 }
 
