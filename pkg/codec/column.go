@@ -49,7 +49,7 @@ type column struct {
 // model learns by how far numbers miss.
 type model struct {
 	sign, rankSign [4]entropy.Prob
-	known          [16]entropy.Prob
+	known          [8]entropy.Prob
 	by, rank       entropy.Magnitude
 }
 
@@ -70,7 +70,7 @@ func (m *model) clone() *model {
 }
 
 // A busy column gets estimates of its own: 5 % of OBD.
-const ownModelAfter = 100
+const ownModelAfter = 60
 
 // neighbours is what a number may look at beside its own past.
 type neighbours struct {
@@ -84,7 +84,7 @@ type neighbours struct {
 
 // number codes x, printed as f.
 func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, format) {
-	if s.Bit(&s.contexts.format[min(col.seen, 3)], entropy.Int(f != col.format)) == 1 {
+	if s.Bit(&s.sameFormat, entropy.Int(f != col.format)) == 1 {
 		if f = s.format(f); s.Bad {
 			return 0, f
 		}

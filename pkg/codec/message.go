@@ -170,14 +170,13 @@ func (s *session) payload(t *topic, r *stream.Record) {
 	for at < n {
 		p := &s.rank[min(at, 15)]
 		if at == 0 {
-			p = &t.same[t.hist&3]
+			p = &t.same
 		}
 		if s.Bit(p, entropy.Int(at != rank)) == 0 {
 			break
 		}
 		at++
 	}
-	t.hist = t.hist<<1 | uint8(entropy.Int(at != 0))
 	switch {
 	case at == n:
 		if s.newShape(t, kind); s.Bad {

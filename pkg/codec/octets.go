@@ -153,7 +153,7 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 	base := entropy.Hash(b.key, uint32(pos))
 	set := base >> 22 & (mixerSets/2 - 1)
 	contexts := [3]uint32{
-		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&0xff), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
+		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&15), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
 	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
 		c = x.newByte(b.step[pos], base, set, was, older, c)

@@ -138,7 +138,7 @@ func (s *session) addTopic(name string) int32 {
 	if s.Bad {
 		return -1
 	}
-	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: [4]entropy.Prob{entropy.ProbNew, entropy.ProbNew, entropy.ProbNew, entropy.ProbNew}}
+	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: entropy.ProbNew}
 	t.id = take(&s.topics, &s.free, t)
 	s.live++
 	if s.names != nil {

@@ -31,7 +31,7 @@ const (
 	sizePart     = 48 // with what a column of it was the last time
 	sizeColumns  = 160
 	sizeColumn   = 240
-	sizeModel    = 752
+	sizeModel    = 736
 	sizeOctets   = 152
 	sizeFlag     = 24
 )
@@ -52,19 +52,20 @@ type state struct {
 	template       int32 // that a topic took up last; -1: none
 
 	// What the message before was.
-	prev    int32 // topic; -1: none
-	older   int32 // the topic before that
-	dueNow  int32 // the topic that was most overdue when one was to come
-	now     int64 // time, in units
-	unit    int64 // µs
-	meta    byte
-	recent  uint8 // bits: which of the last numbers changed
-	since   uint8 // messages since the time went on
-	boot    stream.Epoch
-	mono    int64
-	monoAt  int64           // µs
-	count   int             // records in the body before
-	heard   [heardMax]heard // the last numbers, around heardAt
+	prev   int32 // topic; -1: none
+	older  int32 // the topic before that
+	dueNow int32 // the topic that was most overdue when one was to come
+	now    int64 // time, in units
+	unit   int64 // µs
+	meta   byte
+	recent uint8 // bits: which of the last numbers changed
+	since  uint8 // messages since the time went on
+	boot   stream.Epoch
+	mono   int64
+	monoAt int64 // µs
+	count  int   // records in the body before
+
+	heard   [heardMax]heard // the last numbers, the oldest at heardAt
 	heardAt uint8
 	news    heard // the number at hand
 
@@ -77,34 +78,35 @@ type state struct {
 
 // contexts are the estimates that all topics share.
 type contexts struct {
-	order              [2][16]entropy.Prob
-	newTopic           entropy.Prob
-	sameMeta           entropy.Prob
-	sameBoot           entropy.Prob
-	sameProps          entropy.Prob
-	sameMono           entropy.Prob
-	sameCount          entropy.Prob
-	sameUnit           entropy.Prob
-	countM             entropy.Magnitude
-	monoM              entropy.Magnitude
-	monoAvg            entropy.Expected
-	monoSign           entropy.Prob
-	monoTrend          entropy.Trend
-	times              times
-	rank               [16]entropy.Prob
-	kind               [3]entropy.Prob
-	known              entropy.Prob
-	again              entropy.Prob
-	format             [4]entropy.Prob
-	formatPart         [3][32]entropy.Prob
-	strip              [4]entropy.Prob
-	firstValue         entropy.Prob
-	alike              [8]entropy.Prob
-	changed            [64]entropy.Prob // numbers, as the columns' own
-	model              model
-	byTrend, rankTrend entropy.Trend
-	length             entropy.Magnitude
-	shared             entropy.Magnitude
+	order      [2][16]entropy.Prob
+	newTopic   entropy.Prob
+	sameMeta   entropy.Prob
+	sameBoot   entropy.Prob
+	sameProps  entropy.Prob
+	sameMono   entropy.Prob
+	sameCount  entropy.Prob
+	sameUnit   entropy.Prob
+	countM     entropy.Magnitude
+	monoM      entropy.Magnitude
+	monoAvg    entropy.Expected
+	monoSign   entropy.Prob
+	monoTrend  entropy.Trend
+	times      times
+	rank       [16]entropy.Prob
+	kind       [3]entropy.Prob
+	known      entropy.Prob
+	again      entropy.Prob
+	sameFormat entropy.Prob
+	formatPart [3][32]entropy.Prob
+	strip      [4]entropy.Prob
+	firstValue entropy.Prob
+	alike      [8]entropy.Prob  // whether a column's change is as its twin's
+	changed    [64]entropy.Prob // numbers, as the columns' own
+	model      model
+	byTrend    entropy.Trend
+	rankTrend  entropy.Trend
+	length     entropy.Magnitude
+	shared     entropy.Magnitude
 }
 
 func newState(limit int) *state {
@@ -120,10 +122,10 @@ func (x *contexts) init() {
 	for i := range x.formatPart {
 		entropy.Fill(x.formatPart[i][:])
 	}
-	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
+	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.sameFormat, &x.monoSign, &x.known, &x.again, &x.firstValue} {
 		*p = entropy.ProbNew
 	}
-	for _, ps := range [][]entropy.Prob{x.rank[:], x.alike[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+	for _, ps := range [][]entropy.Prob{x.rank[:], x.alike[:], x.kind[:], x.strip[:], x.changed[:]} {
 		entropy.Fill(ps)
 	}
 	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
@@ -149,9 +151,8 @@ type topic struct {
 	meta  byte
 	props []byte
 
-	refs []ref // the shapes of its payloads, most recent first
-	same [4]entropy.Prob
-	hist uint8 // bits: whether the last payloads had the shape of the one before
+	refs []ref        // the shapes of its payloads, most recent first
+	same entropy.Prob // whether a payload has the shape of the one before
 }
 
 // ref is a shape that payloads of a topic take.

@@ -58,8 +58,7 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 	if !s.Decoding {
 		to, known = slices.BinarySearch(w.values, x)
 	}
-	i := entropy.Int(len(w.values) > 8) | entropy.Int(col.hit)<<1 | int(w.twin.change)<<2
-	known = s.Bit(&m.known[i], entropy.Int(known)) == 1
+	known = s.Bit(&m.known[entropy.Int(col.hit)|int(w.twin.change)<<1], entropy.Int(known)) == 1
 	if col.hit = known; !known {
 		col.gain--
 		return x, false
