@@ -24,7 +24,7 @@ const (
 	changeNew          // not there, but between two that are
 	changeOut          // beyond all
 
-	heardMax = 64
+	heardMax = 32
 	partOne  = 1 << 31
 	minMove  = 3 // places; shorter ones are alike by chance
 )
