@@ -115,7 +115,7 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	if col.busy > 0 {
 		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
 	}
-	if x != col.v1 && x != p[predCopy] {
+	if x != col.v1 && x != p[predCopy] && best != predCopy {
 		s.findCopy(col, x)
 	}
 	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
