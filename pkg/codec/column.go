@@ -2,7 +2,6 @@ package codec
 
 import (
 	"math/bits"
-	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
 )
@@ -18,6 +17,7 @@ const (
 	predClock        // with the message's time: time stamps of any unit (11 % of N2K and IoT)
 	predShape        // as in the last message of the same template (a third of OBD as JSON)
 	predRatio        // in proportion to the number before it: one thing in two units (5 to 9 % of NMEA)
+	predCopy         // as a number that was coded lately: a position in several sentences (3 % of NMEA)
 	predictors
 )
 
@@ -28,6 +28,9 @@ type column struct {
 	at           int64 // µs, time of the message of v1
 	cost         [predictors]uint32
 	changed      [64]entropy.Prob
+	copied       uint8 // how many numbers back the one stands that it copies; 0: none
+	twin         uint8 // likewise the one whose changes its own go with
+	alike        uint8 // bits: whether they did not, the last times
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
@@ -45,8 +48,9 @@ type column struct {
 
 // model learns by how far numbers miss.
 type model struct {
-	sign, rankSign, known [4]entropy.Prob
-	by, rank              entropy.Magnitude
+	sign, rankSign [4]entropy.Prob
+	known          [8]entropy.Prob
+	by, rank       entropy.Magnitude
 }
 
 func (m *model) init() {
@@ -66,7 +70,7 @@ func (m *model) clone() *model {
 }
 
 // A busy column gets estimates of its own: 5 % of OBD.
-const ownModelAfter = 250
+const ownModelAfter = 60
 
 // neighbours is what a number may look at beside its own past.
 type neighbours struct {
@@ -80,7 +84,7 @@ type neighbours struct {
 
 // number codes x, printed as f.
 func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, format) {
-	if s.Bit(&s.contexts.format[min(col.seen, 3)], entropy.Int(f != col.format)) == 1 {
+	if s.Bit(&s.sameFormat, entropy.Int(f != col.format)) == 1 {
 		if f = s.format(f); s.Bad {
 			return 0, f
 		}
@@ -88,6 +92,9 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	}
 	f = col.format
 	p := col.predict(n)
+	if h := s.back(col.copied); h.format == f {
+		p[predCopy] = h.x
+	}
 	best := col.best(n)
 	// Columns rest and move together: what the last two did is context. 5 % of EV.
 	i := int(col.hist&7) | entropy.Int(p[best] != col.v1)<<3 | int(s.recent&3)<<4
@@ -108,6 +115,11 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	if col.busy > 0 {
 		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
 	}
+	if x != col.v1 && x != p[predCopy] && best != predCopy {
+		s.findCopy(col, x)
+	}
+	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
+	s.hear()
 	col.see(x, n, &p)
 	return x, f
 }
@@ -147,9 +159,9 @@ func (col *column) best(n *neighbours) int {
 
 func (col *column) see(x int64, n *neighbours, p *[predictors]int64) {
 	for i := range p {
-		col.cost[i] += missCost(x-p[i]) - col.cost[i]>>4
+		col.cost[i] += missCost(x-p[i]) - col.cost[i]>>6
 	}
-	if col.seen > 0 && x != col.v1 && (!col.ticks || col.cost[predClock] > 4<<12) {
+	if col.seen > 0 && x != col.v1 && (!col.ticks || col.cost[predClock] > 4<<14) {
 		col.findTick(x-col.v1, n.at)
 	}
 	col.v2, col.v1 = col.v1, x
@@ -202,117 +214,6 @@ func mulDiv(a, b, d int64) int64 {
 		return -int64(q)
 	}
 	return int64(q)
-}
-
-// change codes x, which is not the foreseen one.
-func (s *session) change(col *column, foreseen, x int64) int64 {
-	if col.busy++; col.own == nil && col.busy > ownModelAfter {
-		col.own = s.model.clone()
-		s.charge(s.current, sizeModel)
-	}
-	col.busy = min(col.busy, saturated-1)
-	m := col.own
-	if m == nil {
-		m = &s.model
-	}
-	if !col.plain && len(col.values) == 0 {
-		s.insert(col, 0, col.v1)
-	}
-	if len(col.values) > 0 {
-		known := false
-		if x, known = s.ranked(col, m, foreseen, x); known || s.Bad {
-			return x
-		}
-	}
-	d := s.Signed(&m.sign[col.signs&3], &m.by, &col.avg, x-foreseen)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-	x = foreseen + d
-	if !col.plain {
-		s.remember(col, x)
-	}
-	return x
-}
-
-// ranked codes x by its distance from the foreseen value among the values that
-// the column has had: sensors have steps of their own, and 17 digits come again.
-// Half of IoT, 7 % of OBD and EV.
-func (s *session) ranked(col *column, m *model, foreseen, x int64) (int64, bool) {
-	from, have := slices.BinarySearch(col.values, foreseen)
-	to, known := 0, false
-	if !s.Decoding {
-		to, known = slices.BinarySearch(col.values, x)
-	}
-	known = s.Bit(&m.known[entropy.Int(len(col.values) > 8)|entropy.Int(col.hit)<<1], entropy.Int(known)) == 1
-	if col.hit = known; !known {
-		col.gain--
-		return x, false
-	}
-	// Distances are never 0; where the foreseen value is not there itself, the
-	// next above is 1 away.
-	d := int64(to - from)
-	if d >= 0 && !have {
-		d++
-	}
-	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &col.avgRank, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
-	rank := entropy.Abs(d)
-	if s.Decoding {
-		if d > 0 && !have {
-			d--
-		}
-		i := int64(from) + d
-		if rank > maxValues || i < 0 || i >= int64(len(col.values)) || col.values[i] == foreseen {
-			s.Fail()
-			return x, false
-		}
-		x = col.values[i]
-	}
-	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(bits.Len64(rank))
-	col.gain = min(col.gain, 1<<20)
-	return x, true
-}
-
-// remember puts x into the dictionary, and gives up one that does not pay.
-func (s *session) remember(col *column, x int64) {
-	n := len(col.values)
-	i, have := slices.BinarySearch(col.values, x)
-	if have {
-		return
-	}
-	full := n >= maxValues
-	if full || n >= 128 && n&(n-1) == 0 {
-		if col.gain < 0 {
-			s.forgetValues(col)
-			col.plain = true
-			return
-		}
-		col.gain /= 2
-	}
-	if !full {
-		s.insert(col, i, x)
-	}
-}
-
-// insert puts x at place i. All dictionaries together take half of the state.
-func (s *session) insert(col *column, i int, x int64) {
-	if n := len(col.values); n == int(col.room) {
-		room := max(2*n, 8)
-		if s.valueBytes+8*(room-n) > s.limit/2 {
-			return
-		}
-		s.valueBytes += 8 * (room - n)
-		s.charge(s.current, 8*(room-n))
-		col.values, col.room = append(make([]int64, 0, room), col.values...), uint16(room)
-	}
-	col.values = append(col.values, 0)
-	copy(col.values[i+1:], col.values[i:])
-	col.values[i] = x
-}
-
-func (s *session) forgetValues(col *column) {
-	s.valueBytes -= 8 * int(col.room)
-	s.charge(s.current, -8*int(col.room))
-	col.values, col.room = nil, 0
 }
 
 // reformat moves what is known to a new unit, where it fits.

@@ -19,6 +19,7 @@ func (s *session) fields(x *ref, r *stream.Record) {
 		if s.Decoding {
 			s.out = append(s.out, p.text...)
 		}
+		s.Spend(1)
 		t := &token{}
 		if !s.Decoding && at.token < len(s.tokens) {
 			t = &s.tokens[at.token]

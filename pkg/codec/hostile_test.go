@@ -7,7 +7,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/packetboat/packetboat/pkg/codec/entropy"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -184,11 +183,10 @@ func (l *liar) payload(t *topic, r *stream.Record) {
 	for i := range len(t.refs) { // none of the known shapes
 		p := &s.rank[min(i, 15)]
 		if i == 0 {
-			p = &t.same[t.hist&3]
+			p = &t.same
 		}
 		s.Bit(p, 1)
 	}
-	t.hist = t.hist<<1 | uint8(entropy.Int(len(t.refs) != 0))
 	s.text = s.text[:0]
 	for range l.chooser(12) {
 		s.text = append(s.text, byte(pick(l.chooser, []int{1, 2, 3, 4, 5, 6, hexNone, 'a', 'A', ':', '$', '*', 0x80, 0xff, 1 + l.chooser(255)})))

@@ -58,7 +58,7 @@ func (l *literal) word(s *session, v []byte, limit int) []byte {
 func (l *literal) text(s *session, v []byte, limit int) []byte {
 	s.used += l.mix.Grow()
 	l.begin()
-	n := s.Magnitude(&s.length, 0, uint64(len(v))+1) - 1
+	n := s.Magnitude(&s.length, uint64(len(v))+1) - 1
 	if n > uint64(limit) {
 		s.Fail()
 	}
@@ -93,7 +93,7 @@ func (l *literal) byte(s *session, b byte) byte {
 	}
 	last := l.last
 	contexts := [5]uint32{entropy.Hash(1, last&0xff), entropy.Hash(2, last&0xffff), entropy.Hash(3, last&0xffffff), entropy.Hash(4, expected<<4|min(l.held, 15)), entropy.Hash(5, 0)}
-	b = l.mix.Byte(&s.Coder, contexts[:], nil, 0, uint32(entropy.Int(l.held > 0)+entropy.Int(l.held > 5)), b)
+	b = l.mix.Byte(&s.Coder, contexts[:], nil, 0, uint32(entropy.Int(l.held > 0)+entropy.Int(l.held > 5)), entropy.KindText, b)
 	if l.from > 0 && l.past[l.from] == b {
 		l.from++
 		l.held++

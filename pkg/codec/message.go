@@ -35,7 +35,7 @@ type session struct {
 func (s *session) batch(n int, unit int64) (int, int64) {
 	s.spelled, s.octetsDone = 0, 0
 	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
-		v := s.Magnitude(&s.countM, 0, uint64(n))
+		v := s.Magnitude(&s.countM, uint64(n))
 		if v > MaxRecords {
 			s.Fail()
 			return 0, 1
@@ -64,7 +64,6 @@ func (s *session) batch(n int, unit int64) (int, int64) {
 
 // record codes a message. Decoding, what it gives aliases s.out.
 func (s *session) record(r *stream.Record) {
-	s.settle()
 	t := s.topic(r.Topic)
 	if s.Bad {
 		return
@@ -87,6 +86,7 @@ func (s *session) record(r *stream.Record) {
 	for _, x := range [5]uint32{t.sum, uint32(r.Time), uint32(uint64(r.Time) >> 32), uint32(t.meta), uint32(len(r.Payload))} {
 		s.Note(x)
 	}
+	s.settle()
 }
 
 // about codes what is beside topic, time and payload: nearly always as the last
@@ -126,7 +126,7 @@ func (s *session) bootTime(r *stream.Record) {
 	r.Boot = s.boot
 	foreseen := s.mono + r.Time - s.monoAt
 	if s.Bit(&s.sameMono, entropy.Int(r.Mono != foreseen)) == 1 {
-		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoAvg, r.Mono-foreseen)
+		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoTrend, &s.monoAvg, r.Mono-foreseen)
 	} else {
 		r.Mono = foreseen
 	}
@@ -176,14 +176,13 @@ func (s *session) payload(t *topic, r *stream.Record) {
 	for at < n {
 		p := &s.rank[min(at, 15)]
 		if at == 0 {
-			p = &t.same[t.hist&3]
+			p = &t.same
 		}
 		if s.Bit(p, entropy.Int(at != rank)) == 0 {
 			break
 		}
 		at++
 	}
-	t.hist = t.hist<<1 | uint8(entropy.Int(at != 0))
 	switch {
 	case at == n:
 		if s.newShape(t, kind); s.Bad {
@@ -374,7 +373,7 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 	for _, k := range g.kinds {
 		switch k {
 		case tokenNumber:
-			col := column{changed: s.changed}
+			col := column{changed: s.changed, alike: 7}
 			entropy.Soften(col.changed[:], 3)
 			cs.numbers = append(cs.numbers, col)
 		case tokenHex, tokenWord:

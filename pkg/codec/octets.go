@@ -58,7 +58,7 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 	s.used += s.mix.Grow()
 	n := len(v)
 	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
-		b.length = int(min(s.Magnitude(&s.length, 0, uint64(n)+1)-1, 1<<30))
+		b.length = int(min(s.Magnitude(&s.length, uint64(n)+1)-1, 1<<30))
 	}
 	if n = b.length; s.Decoding {
 		if s.Spend(n); s.Bad {
@@ -168,9 +168,8 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 	hist := uint32(b.hist[pos])
 	base := entropy.Hash(b.key, uint32(pos))
 	set := base >> 22 & (mixerSets/2 - 1)
-	contexts := [4]uint32{
-		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&0xff),
-		entropy.Hash(base, 0x300|uint32(was)), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
+	contexts := [3]uint32{
+		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&15), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
 	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
 		c = x.newByte(b.step[pos], base, set, was, older, c)
@@ -199,9 +198,9 @@ func (x *byteWalk) newByte(step uint8, base, set uint32, was, older, c byte) byt
 	if step < smallStep {
 		contexts := [3]uint32{entropy.Hash(base, 0x800|uint32(was)), entropy.Hash(base, 0x900), entropy.Hash(base, 0xB00|uint32(was-older))}
 		values := [2]byte{was - older, x.sum}
-		return was + x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, c-was)
+		return was + x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, entropy.KindDifference, c-was)
 	}
 	contexts := [3]uint32{entropy.Hash(base, 0x500|uint32(was)), entropy.Hash(base, 0x600), entropy.Hash(base, 0x700|uint32(x.last))}
 	values := [2]byte{2*was - older, was + x.sum}
-	return x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, c)
+	return x.mix.Byte(&x.Coder, contexts[:], values[:], base, set, entropy.KindValue, c)
 }

@@ -41,6 +41,11 @@ type guess struct {
 	at, period int64 // in 1/16 units
 }
 
+const (
+	turnSlots   = 1 << 10
+	turnSlotMax = 1 << 13
+)
+
 // topic codes which topic the message has; encoding, name says it.
 func (s *session) topic(name string) *topic {
 	id := int32(-1)
@@ -63,7 +68,7 @@ func (s *session) topic(name string) *topic {
 		if s.Bit(&s.newTopic, entropy.Int(id < 0)) == 1 {
 			found = s.addTopic(name)
 		} else {
-			found = s.topicID(id)
+			found = s.topicID(id, guesses[0].topic)
 		}
 		if s.Bad {
 			return nil
@@ -72,7 +77,7 @@ func (s *session) topic(name string) *topic {
 	if s.prev >= 0 {
 		s.topics[s.prev].follow(found, guesses[:tried])
 	}
-	s.prev = found
+	s.older, s.prev = s.prev, found
 	t := s.topics[found]
 	s.use(t)
 	return t
@@ -156,21 +161,23 @@ func (t *topic) follow(id int32, tried []guess) {
 	}
 }
 
-// topicID codes the id of a topic that is known.
-func (s *session) topicID(id int32) int32 {
+// topicID codes the id of a topic that is known, by those of the last two and the
+// one that was guessed first: 5 % of CAN, a tenth of the order of ships' buses.
+func (s *session) topicID(id, guessed int32) int32 {
 	n := 0
 	for 1<<n < len(s.topics) {
 		n++
 	}
-	low := min(n, 12)
-	if n != s.idBits || s.ids == nil {
-		s.used += 2<<low - 2*len(s.ids)
-		s.ids = make([]entropy.Prob, 1<<low)
-		entropy.Fill(s.ids)
-		s.idBits = n
+	if s.turns == nil {
+		s.turns = entropy.NewMixer(turnSlots, turnSlotMax, 1)
+		s.used += s.turns.Size()
 	}
-	high := n - low
-	x := s.Tree(s.ids, int(id)>>high, low)<<high | int(s.Direct(uint64(id), high))
+	s.used += s.turns.Grow()
+	contexts := [4]uint32{
+		entropy.Hash(1, uint32(s.prev)), entropy.Hash(2, uint32(s.prev)<<16|uint32(s.older)),
+		entropy.Hash(3, uint32(guessed)), entropy.Hash(4, 0),
+	}
+	x := int(s.turns.Symbol(&s.Coder, contexts[:], nil, 0, 0, entropy.KindValue, n, uint32(max(id, 0))))
 	if x >= len(s.topics) || s.topics[x] == nil {
 		s.Fail()
 		return -1
@@ -183,7 +190,7 @@ func (s *session) addTopic(name string) int32 {
 	if s.prev >= 0 {
 		base = s.topics[s.prev].name
 	}
-	shared := int(s.Magnitude(&s.shared, 0, uint64(sharedPrefix(base, name))+1) - 1)
+	shared := int(s.Magnitude(&s.shared, uint64(sharedPrefix(base, name))+1) - 1)
 	if shared > len(base) || shared < 0 {
 		s.Fail()
 		return -1
@@ -196,9 +203,7 @@ func (s *session) addTopic(name string) int32 {
 	if s.Bad {
 		return -1
 	}
-	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: [4]entropy.Prob{entropy.ProbNew, entropy.ProbNew, entropy.ProbNew, entropy.ProbNew}}
-	t.clock.stale = s.stale
-	entropy.Soften(t.clock.stale[:], 3)
+	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: entropy.ProbNew}
 	t.id = take(&s.topics, &s.free, t)
 	s.live++
 	if s.names != nil {

@@ -13,7 +13,7 @@ const (
 	maxTemplates = 32        // kept for a topic: payloads that take more shapes have no shape
 	maxTokens    = 512       // variable parts of a payload: a column each
 	maxText      = 16 << 10  // bytes of a template; longer texts are coded as text
-	maxValues    = 1024      // in the dictionary of a column: more save nothing (measured)
+	maxValues    = 2048      // in the dictionary of a column: more save nothing (measured)
 	maxWord      = 256       // bytes of a mixed word
 	maxBytes     = 4096      // bytes of a binary payload, or of properties, that are remembered
 	maxScratch   = 64 << 10  // bytes of a buffer that is kept from body to body
@@ -24,14 +24,14 @@ const (
 // What things count towards the state, in bytes: at least what they take in
 // memory on any machine, and the same on all.
 const (
-	sizeState    = 24 << 10 // the fixed part, with the literals' table when it is full
+	sizeState    = 24 << 10 // the fixed part
 	sizeTopic    = 368
 	sizeRef      = 48
 	sizeTemplate = 176
 	sizePart     = 48 // with what a column of it was the last time
 	sizeColumns  = 160
 	sizeColumn   = 240
-	sizeModel    = 752
+	sizeModel    = 736
 	sizeOctets   = 152
 	sizeFlag     = 24
 )
@@ -53,17 +53,22 @@ type state struct {
 
 	// What the message before was.
 	prev   int32 // topic; -1: none
+	older  int32 // the topic before that
 	now    int64 // time, in units
 	unit   int64 // µs
 	meta   byte
 	recent uint8 // bits: which of the last numbers changed
+	since  uint8 // messages since the time went on
 	boot   stream.Epoch
 	mono   int64
 	monoAt int64 // µs
 	count  int   // records in the body before
 
-	ids      []entropy.Prob // tree over the ids of topics
-	idBits   int
+	heard   [heardMax]heard // the last numbers, the oldest at heardAt
+	heardAt uint8
+	news    heard // the number at hand
+
+	turns    *entropy.Mixer // topics that were not foreseen; nil: there were none
 	words    *literal
 	mix      *entropy.Mixer // nil: no binary payload came
 	binaries uint32         // binary columns made so far: seeds of their contexts
@@ -83,18 +88,21 @@ type contexts struct {
 	monoM      entropy.Magnitude
 	monoAvg    entropy.Expected
 	monoSign   entropy.Prob
-	stale      [16]entropy.Prob // time, as the topics' own
+	monoTrend  entropy.Trend
 	times      times
 	rank       [16]entropy.Prob
 	kind       [3]entropy.Prob
 	known      entropy.Prob
 	again      entropy.Prob
-	format     [4]entropy.Prob
+	sameFormat entropy.Prob
 	formatPart [3][32]entropy.Prob
 	strip      [4]entropy.Prob
 	firstValue entropy.Prob
+	alike      [8]entropy.Prob  // whether a column's change is as its twin's
 	changed    [64]entropy.Prob // numbers, as the columns' own
 	model      model
+	byTrend    entropy.Trend
+	rankTrend  entropy.Trend
 	length     entropy.Magnitude
 	shared     entropy.Magnitude
 }
@@ -114,14 +122,17 @@ func (x *contexts) init() {
 	for i := range x.formatPart {
 		entropy.Fill(x.formatPart[i][:])
 	}
-	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.monoSign, &x.known, &x.again, &x.firstValue} {
+	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.sameFormat, &x.monoSign, &x.known, &x.again, &x.firstValue} {
 		*p = entropy.ProbNew
 	}
-	for _, ps := range [][]entropy.Prob{x.stale[:], x.rank[:], x.kind[:], x.format[:], x.strip[:], x.changed[:]} {
+	for _, ps := range [][]entropy.Prob{x.rank[:], x.alike[:], x.kind[:], x.strip[:], x.changed[:]} {
 		entropy.Fill(ps)
 	}
 	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
 		m.Init()
+	}
+	for _, t := range []*entropy.Trend{&x.monoTrend, &x.byTrend, &x.rankTrend} {
+		t.Init()
 	}
 	x.times.init()
 	x.model.init()
@@ -140,9 +151,8 @@ type topic struct {
 	meta  byte
 	props []byte
 
-	refs []ref // the shapes of its payloads, most recent first
-	same [4]entropy.Prob
-	hist uint8 // bits: whether the last payloads had the shape of the one before
+	refs []ref        // the shapes of its payloads, most recent first
+	same entropy.Prob // whether a payload has the shape of the one before
 }
 
 // ref is a shape that payloads of a topic take.
@@ -204,7 +214,8 @@ type flag struct {
 // charge counts n bytes for what belongs to t.
 func (s *state) charge(t *topic, n int) { t.size += n; s.used += n }
 
-// settle makes room before a message. One message may go beyond the limit.
+// settle makes room after a message. While one is coded the state may go beyond
+// its limit.
 func (s *session) settle() {
 	for s.used > s.limit && s.oldest >= 0 {
 		s.forget(s.topics[s.oldest])
@@ -313,8 +324,8 @@ func (s *state) clone() *state {
 			n.templates[i] = &x
 		}
 	}
-	n.free, n.freeTemplates, n.ids = slices.Clone(s.free), slices.Clone(s.freeTemplates), slices.Clone(s.ids)
-	n.words, n.mix = s.words.clone(), s.mix.Clone()
+	n.free, n.freeTemplates = slices.Clone(s.free), slices.Clone(s.freeTemplates)
+	n.words, n.mix, n.turns = s.words.clone(), s.mix.Clone(), s.turns.Clone()
 	return n
 }
 

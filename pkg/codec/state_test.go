@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"unsafe"
 
+	"github.com/packetboat/packetboat/pkg/codec/entropy"
 	"pgregory.net/rapid"
 )
 
@@ -184,12 +185,14 @@ func memory(s *state) int {
 
 // recount is what used and valueBytes have to be.
 func recount(s *state) (used, values int) {
-	used = sizeState + 2*len(s.ids)
+	used = sizeState
 	if fresh := newLiteral(); s.words.mix.Size() != fresh.mix.Size() {
 		used += s.words.mix.Size() - fresh.mix.Size()
 	}
-	if s.mix != nil {
-		used += s.mix.Size()
+	for _, m := range []*entropy.Mixer{s.mix, s.turns} {
+		if m != nil {
+			used += m.Size()
+		}
 	}
 	for _, g := range s.templates {
 		if g != nil {

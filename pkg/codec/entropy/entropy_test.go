@@ -16,6 +16,9 @@ func walk(c *Coder, chance *rand.Rand, values *rand.Rand, steps int) (out []uint
 	var sign Prob
 	var magnitude Magnitude
 	var expected Expected
+	var trend Trend
+	trend.Init()
+	weights := NewWeights
 	Fill(ps[:])
 	sign = ProbNew
 	magnitude.Init()
@@ -29,7 +32,7 @@ func walk(c *Coder, chance *rand.Rand, values *rand.Rand, steps int) (out []uint
 	}
 	for range steps {
 		v := value()
-		switch chance.IntN(8) {
+		switch chance.IntN(9) {
 		case 0:
 			v = c.Direct(v&0xfff, 12)
 		case 1:
@@ -37,18 +40,20 @@ func walk(c *Coder, chance *rand.Rand, values *rand.Rand, steps int) (out []uint
 		case 2:
 			v = uint64(c.Tree(ps[:32], int(v&31), 5))
 		case 3:
-			v = c.Magnitude(&magnitude, chance.IntN(magRows), max(v, 1))
+			v = c.Magnitude(&magnitude, max(v, 1))
 		case 4:
 			d := int64(v)
 			if d == 0 {
 				d = -1 << 63
 			}
-			v = uint64(c.Signed(&sign, &magnitude, &expected, d))
+			v = uint64(c.Signed(&sign, &magnitude, &trend, &expected, d))
 		case 5:
 			contexts := []uint32{chance.Uint32(), 7, chance.Uint32() & 3}
-			v = uint64(mix.Byte(c, contexts, []byte{byte(chance.Uint32()), 9}, 5, chance.Uint32()&15, byte(v)))
+			v = uint64(mix.Byte(c, contexts, []byte{byte(chance.Uint32()), 9}, 5, chance.Uint32()&15, KindValue, byte(v)))
 			mix.Grow()
 		case 6:
+			v = uint64(c.Blend(&weights, &ps[chance.IntN(64)], &ps[chance.IntN(64)], int(v&1)))
+		case 7:
 			v = uint64(mix.Bit(c, []uint32{chance.Uint32() & 7, 3}, 1, int(v&1)))
 		default:
 			v = c.Direct(v, 64)
@@ -192,14 +197,14 @@ func TestMixerClone(t *testing.T) {
 	c.StartEncoding(nil)
 	m := NewMixer(64, 256, 4)
 	for i := range 100 {
-		m.Byte(&c, []uint32{uint32(i)}, nil, 0, 0, byte(i))
+		m.Byte(&c, []uint32{uint32(i)}, nil, 0, 0, KindText, byte(i))
 	}
 	n, o := m.Clone(), m.Clone()
 	size := m.Size()
 	for m.Grow() > 0 {
 	}
 	for i := range 100 {
-		m.Byte(&c, []uint32{uint32(i)}, nil, 0, 0, byte(i*7))
+		m.Byte(&c, []uint32{uint32(i)}, nil, 0, 0, KindText, byte(i*7))
 	}
 	if !slices.Equal(n.slots, o.slots) || !slices.Equal(n.weights, o.weights) || n.Size() != size || m.Size() != size+2*(256-64) {
 		t.Fatal("a copy changed with its original")

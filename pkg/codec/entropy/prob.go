@@ -1,7 +1,5 @@
 package entropy
 
-import "math/bits"
-
 // Prob is an adaptive estimate that a bit is 1: 13 bits of probability, 3 bits
 // that say how much it has seen. Two bytes instead of four halve the state of a
 // device and cost under one percent of what it sends.
@@ -15,8 +13,8 @@ const (
 )
 
 // rates is how far, of 65,536, an estimate moves towards what came, by what it
-// has seen: the mean of all at first, then of about the last 36.
-var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1820}
+// has seen: the mean of all at first, then of about the last 50.
+var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1400}
 
 // coins: an estimate gets on to the next rate when these bits of the range,
 // which is as good as chance and the same on both sides, are zero.
@@ -75,99 +73,3 @@ func (c *Coder) Tree(ps []Prob, v, n int) int {
 	}
 	return m - 1<<n
 }
-
-// Magnitude learns positive numbers: the length in bits in unary, by the length
-// that is expected; then three bits below the leading one; the rest is noise.
-type Magnitude struct {
-	length [magRows][magLengths]Prob
-	high   [magHigh][8]Prob
-}
-
-const (
-	magRows    = 8
-	magLengths = 14 // longer ones share the last
-	magHigh    = 8
-)
-
-// Init makes m one that has seen nothing.
-func (m *Magnitude) Init() {
-	for i := range m.length {
-		Fill(m.length[i][:])
-	}
-	for i := range m.high {
-		Fill(m.high[i][:])
-	}
-}
-
-// Magnitude codes v >= 1 where a length of about row is expected.
-func (c *Coder) Magnitude(m *Magnitude, row int, v uint64) uint64 {
-	n := bits.Len64(v)
-	k := 1
-	for k < 64 && c.Bit(&m.length[row][min(k, magLengths)-1], Int(n > k)) == 1 {
-		k++
-	}
-	left := k - 1
-	r, t := uint64(1), 1
-	high := &m.high[min(k, magHigh)-1]
-	for i := 0; i < 3 && left > 0; i++ {
-		left--
-		b := c.Bit(&high[t], int(v>>left&1))
-		t = t<<1 | b
-		r = r<<1 | uint64(b)
-	}
-	if left > 0 {
-		r = r<<left | c.Direct(v, left)
-	}
-	return r
-}
-
-// Expected is a running mean of lengths in bits, with four fraction bits.
-type Expected uint8
-
-// row is the row of a magnitude for it.
-func (e Expected) row() int {
-	switch b := int(e+12) >> 4; {
-	case b <= 4:
-		return b
-	case b <= 6:
-		return 5
-	case b <= 10:
-		return 6
-	}
-	return 7
-}
-
-func (e *Expected) see(v uint64) {
-	n := min(bits.Len64(v), 15) << 4
-	*e = Expected((int(*e)*3 + n + 2) >> 2)
-}
-
-// Signed codes a difference that is not zero.
-func (c *Coder) Signed(sign *Prob, m *Magnitude, e *Expected, d int64) int64 {
-	negative := c.Bit(sign, Int(d < 0)) == 1
-	v := c.Magnitude(m, e.row(), Abs(d))
-	e.see(v)
-	if negative {
-		return -int64(v)
-	}
-	return int64(v)
-}
-
-// Abs is |x|.
-func Abs(x int64) uint64 {
-	if x < 0 {
-		return -uint64(x)
-	}
-	return uint64(x)
-}
-
-// Int is 1 for true.
-func Int(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// BitLength is the length in bits of |x|.
-func BitLength(x int64) uint32 { return uint32(bits.Len64(Abs(x))) }
