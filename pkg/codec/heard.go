@@ -6,7 +6,7 @@ import "github.com/packetboat/packetboat/pkg/codec/entropy"
 // column looks among the numbers coded last for one that had the same value, and
 // for its twin: one that moved as far among its own values as this among its own.
 // Of things that are computed from one another all moves are alike, whatever the
-// formula is: 15 % of IoT.
+// formula is: 17 % of IoT.
 
 // heard is a number that was coded.
 type heard struct {
