@@ -89,9 +89,7 @@ func (d *Decoder) decode(packet []byte, device string) (b stream.Batch, err erro
 	s := d.session
 	if m.GetReset_() {
 		s = session{}
-		if d.learn != nil {
-			d.learn.Reset()
-		}
+		d.learn = nil // one that went on may have had another limit
 	} else if d.bad {
 		return b, ErrOutOfStep
 	}

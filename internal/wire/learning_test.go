@@ -349,6 +349,19 @@ func TestLearnedRefused(t *testing.T) {
 	}
 }
 
+// After a reset what is granted counts, not what a session had that went on.
+func TestResetForgetsTheLimit(t *testing.T) {
+	small := EncoderOptions{Codec: codec.Learning, State: codec.MinState}
+	before := NewDecoder(DecoderOptions{State: codec.MinState})
+	if _, err := before.Decode(encode(t, NewEncoder(small), simple(1, 2)), device); err != nil {
+		t.Fatal(err)
+	}
+	dec := NewDecoder(DecoderOptions{State: codec.DefaultState, Session: before.Session()})
+	if _, err := dec.Decode(encode(t, NewEncoder(learning), simple(3, 2)), device); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A reset empties the codec's session; bodies of rows in between do not.
 func TestLearnedAndRowsMixed(t *testing.T) {
 	enc, dec := pair(t, learning, 3)
