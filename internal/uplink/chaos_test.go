@@ -9,12 +9,64 @@ import (
 	"github.com/packetboat/packetboat/internal/mqttfront"
 	"github.com/packetboat/packetboat/internal/rig/badlink"
 	"github.com/packetboat/packetboat/internal/wire"
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
 // Refusals, undecodable batches, connections that break before and after a
 // batch was taken, in any mixture: everything arrives once and in order.
 func TestChaos(t *testing.T) {
+	chaos(t, func(h *testHub, _ *mathrand.Rand, unlucky func(int) bool) {
+		h.broken = func(*stream.Batch) bool { return unlucky(4) }
+	})
+}
+
+// The same while a codec session is in use all the time: what is marked reset can
+// be decoded, so the edge never goes over to rows; hubs grant more and less,
+// forget, and say what is not so.
+func TestChaosOfSessions(t *testing.T) {
+	states := []int{0, codec.MinState, codec.DefaultState}
+	u := chaos(t, func(h *testHub, dice *mathrand.Rand, unlucky func(int) bool) {
+		h.welcome.ReceiveMaximum = 8
+		h.broken = func(*stream.Batch) bool { return !h.reset && unlucky(2) }
+		busy := h.connect
+		h.connect = func(p *mqttfront.Peer) error {
+			if h.lie = nil; dice.IntN(4) == 0 {
+				h.state = states[dice.IntN(len(states))]
+			}
+			switch {
+			case unlucky(10):
+				h.current = nil
+			case unlucky(10):
+				h.lie = func(p *codec.Position) { p.Bodies -= min(p.Bodies, dice.Uint64N(3)) }
+			}
+			return busy(p)
+		}
+		answer := h.answer
+		h.answer = func(b *stream.Batch, settle mqttfront.Settle) bool {
+			if n := dice.IntN(h.state + 1); unlucky(2) {
+				if n < codec.MinState {
+					n = 0
+				}
+				h.state, h.lower = n, &n
+			}
+			if unlucky(6) { // another break, more often than there are refusals
+				settle(mqttfront.Result{Withhold: true})
+				return true
+			}
+			return answer(b, settle)
+		}
+	})
+	s := u.Stats()
+	t.Logf("%d sessions begun, %d resumed, %d batches self-contained, %d grants lowered, %d batches bad",
+		s.SessionsFresh, s.SessionsResumed, s.BatchesSelfContained, s.GrantsLowered, s.BatchesBad)
+	if s.CodecDistrusted != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// chaos makes trouble, and what more says, and wants everything settled.
+func chaos(t *testing.T, more func(h *testHub, dice *mathrand.Rand, unlucky func(percent int) bool)) *Uplink {
 	seed := mathrand.Uint64()
 	t.Logf("seed %d", seed)
 	dice := mathrand.New(mathrand.NewPCG(seed, 1))
@@ -29,7 +81,6 @@ func TestChaos(t *testing.T) {
 	}
 	h.do(func() {
 		h.delay = func() time.Duration { return time.Duration(dice.IntN(4000)) * time.Microsecond }
-		h.broken = func(*stream.Batch) bool { return unlucky(4) }
 		h.answer = func(b *stream.Batch, settle mqttfront.Settle) bool {
 			switch {
 			case unlucky(8):
@@ -50,6 +101,7 @@ func TestChaos(t *testing.T) {
 			}
 			return nil
 		}
+		more(h, dice, unlucky)
 	})
 	u, _ := start(t, b, quick(h.url()))
 	total := 0
@@ -68,6 +120,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("only %d times trouble in %d batches", trouble, h.batches)
 		}
 	})
+	return u
 }
 
 // A link on which a batch takes longer than the edge waits for a PUBACK: it

@@ -49,6 +49,7 @@ type testHub struct {
 	connect func(*mqttfront.Peer) error
 	welcome mqttfront.Welcome
 	broken  func(*stream.Batch) bool
+	reset   bool // whether the batch that broken looks at is marked so
 	answer  func(*stream.Batch, mqttfront.Settle) bool
 	forget  bool                  // names no epoch
 	old     bool                  // knows no codec but rows
@@ -209,7 +210,12 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 		h.lower = nil
 	}
 	b, err := s.dec.Decode(p.Payload, device)
-	if err == nil && h.cannot && learned(h.t, p.Payload) {
+	var m pb.Batch
+	if err := proto.Unmarshal(p.Payload, &m); err != nil {
+		h.t.Error(err)
+	}
+	h.reset = m.GetReset_()
+	if err == nil && h.cannot && len(m.GetBody()) > 0 && m.GetCount() == 0 { // the learning codec's
 		_, err = s.dec.Decode([]byte{0xff}, device)
 	}
 	if err == nil && h.broken != nil && h.broken(&b) {
@@ -237,15 +243,6 @@ func (s *hubSession) Publish(p *mqttfront.Publish, settle mqttfront.Settle) {
 	if h.answer == nil {
 		settle(mqttfront.Result{})
 	}
-}
-
-// learned reports whether a batch has a body of the learning codec.
-func learned(t testing.TB, payload []byte) bool {
-	var m pb.Batch
-	if err := proto.Unmarshal(payload, &m); err != nil {
-		t.Error(err)
-	}
-	return len(m.GetBody()) > 0 && m.GetCount() == 0
 }
 
 // firstOf is the lowest number that a batch settles.
