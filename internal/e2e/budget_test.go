@@ -150,52 +150,51 @@ func TestHubWithoutRoom(t *testing.T) {
 // Edges and hubs of different ages and tastes serve each other.
 func TestMixedFleet(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name, hub string
-		learning  string // as status calls it
-		learns    bool
-	}{
-		{"learning hub", "", "learning", true},
-		{"plain hub", "codec: {state_bytes: 0B}\n", "learning, self-contained", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorldWith(t, c.hub)
-			f := &fleet{w: w}
-			older, newer := f.join("car-older", "  codec: {name: rows}\n"), f.join("car-newer", "")
-			for _, e := range f.edges {
-				f.speak(e)
-			}
-			eventually(t, "both settle", func() bool { return older.settled() > 3000 && newer.settled() > 3000 })
-			f.rest()
-			hub, old, young, devices := w.codec(), older.codec(), newer.codec(), w.devices()
-			t.Logf("hub %+v\nolder %.2f bytes per message %+v\nnewer %.2f %+v", hub, old.Sent/old.Messages, old, young.Sent/young.Messages, young)
-			if s := older.status().Link.Encoding.Codec; s != "rows" || devices["car-older"].Name != "rows" {
-				t.Errorf("the older edge uses %q, %+v", s, devices["car-older"])
-			}
-			if s := newer.status().Link.Encoding.Codec; s != c.learning || devices["car-newer"].Name != "learning" {
-				t.Errorf("the newer edge uses %q, %+v", s, devices["car-newer"])
-			}
-			if learns := hub.Fresh == 1 && hub.Sessions == 1 && hub.State > 0 && hub.Alone == 0; learns != c.learns || young.Fresh != hub.Fresh || young.Alone != hub.Alone {
-				t.Errorf("hub %+v, newer %+v", hub, young)
-			}
-			if alone := hub.Fresh == 0 && hub.Sessions == 0 && hub.State == 0 && hub.Alone > 0; alone == c.learns {
-				t.Errorf("hub %+v", hub)
-			}
-			if old.Fresh+old.Alone+old.State+old.Bad+young.Bad+hub.Bad != 0 || old.Sent/old.Messages <= young.Sent/young.Messages {
-				t.Errorf("older %+v, newer %+v", old, young)
-			}
-			// The older one is brought up to date, on the journal that it has.
-			older.stop()
-			w.write("car-older.yaml", strings.Replace(w.read("car-older.yaml"), "name: rows", "name: learning", 1))
-			older.start()
-			f.speak(older)
-			eventually(t, "it settles", func() bool { return older.codec().Messages > 1000 })
-			f.rest()
-			if s := older.status().Link.Encoding.Codec; s != c.learning {
-				t.Errorf("brought up to date, it uses %q", s)
-			}
-			f.proven()
-		})
+	beside(t, map[string]func(*testing.T){
+		"learning hub": func(t *testing.T) { mixed(t, "", "learning", true) },
+		"plain hub":    func(t *testing.T) { mixed(t, "codec: {state_bytes: 0B}\n", "learning, self-contained", false) },
+	})
+}
+
+// mixed serves an edge that knows rows only and one that learns, by a hub that
+// lets it or not; said is what status calls that.
+func mixed(t *testing.T, config, said string, learns bool) {
+	w := newWorldWith(t, config)
+	f := &fleet{w: w}
+	older, newer := f.join("car-older", "  codec: {name: rows}\n"), f.join("car-newer", "")
+	for _, e := range f.edges {
+		f.speak(e)
 	}
+	eventually(t, "both settle", func() bool { return older.settled() > 3000 && newer.settled() > 3000 })
+	f.rest()
+	hub, old, young, devices := w.codec(), older.codec(), newer.codec(), w.devices()
+	t.Logf("hub %+v\nolder %.2f bytes per message %+v\nnewer %.2f %+v", hub, old.Sent/old.Messages, old, young.Sent/young.Messages, young)
+	if s := older.status().Link.Encoding.Codec; s != "rows" || devices["car-older"].Name != "rows" {
+		t.Errorf("the older edge uses %q, %+v", s, devices["car-older"])
+	}
+	if s := newer.status().Link.Encoding.Codec; s != said || devices["car-newer"].Name != "learning" {
+		t.Errorf("the newer edge uses %q, %+v", s, devices["car-newer"])
+	}
+	want := hub.Fresh == 1 && hub.Sessions == 1 && hub.State > 0 && hub.Alone == 0
+	if !learns {
+		want = hub.Fresh == 0 && hub.Sessions == 0 && hub.State == 0 && hub.Alone > 0
+	}
+	if !want || young.Fresh != hub.Fresh || young.Alone != hub.Alone || hub.State != stateOf(devices) {
+		t.Errorf("hub %+v, newer %+v", hub, young)
+	}
+	if old.Fresh+old.Alone+old.State+old.Bad+young.Bad+hub.Bad != 0 || old.Sent/old.Messages <= young.Sent/young.Messages {
+		t.Errorf("older %+v, newer %+v", old, young)
+	}
+
+	// The older one is brought up to date, on the journal that it has.
+	older.stop()
+	w.write("car-older.yaml", strings.Replace(w.read("car-older.yaml"), "name: rows", "name: learning", 1))
+	older.start()
+	f.speak(older)
+	eventually(t, "it settles", func() bool { return older.codec().Messages > 1000 })
+	f.rest()
+	if s := older.status().Link.Encoding.Codec; s != said {
+		t.Errorf("brought up to date, it uses %q", s)
+	}
+	f.proven()
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,6 +117,15 @@ func (p *process) said() string {
 		p.t.Fatal(err)
 	}
 	return string(b)
+}
+
+// beside runs tests at the same time, as they wait most of theirs.
+func beside(t *testing.T, tests map[string]func(*testing.T)) {
+	var wg sync.WaitGroup
+	for name, f := range tests {
+		wg.Go(func() { t.Run(name, f) })
+	}
+	wg.Wait()
 }
 
 // chance is a source of random numbers whose seed the test prints.

@@ -8,12 +8,9 @@ import (
 	"github.com/packetboat/packetboat/pkg/codec"
 )
 
-// carLanes spread a car's messages over all lanes, which share a codec session;
-// batches of the urgent one are nearly always in flight.
-const carLanes = `lanes:
-  - {name: urgent, filters: [+/+/fault, +/+/warning]}
-  - {name: bulk, filters: [+/+/level, +/+/mode]}
-`
+// carLanes give a car two lanes, which share a codec session; batches of the
+// urgent one are nearly always in flight.
+const carLanes = "lanes:\n  - {name: urgent, filters: [+/+/fault, +/+/warning]}\n"
 
 // car starts the sensors of a car: 850 of them, 4,433 messages/s unless extra
 // says otherwise.
@@ -84,11 +81,14 @@ func (c *cost) counts(t *testing.T, resumes bool) {
 func TestBreakingLink(t *testing.T) {
 	t.Parallel()
 	var whole, resumed, forgetful cost
-	t.Run("runs", func(t *testing.T) {
-		t.Run("forgetful", func(t *testing.T) { t.Parallel(); forgetful = carRun(t, "  codec: {keep: 0s}\n", breaks) })
-		t.Run("resumed", func(t *testing.T) { t.Parallel(); resumed = carRun(t, "", breaks) })
-		t.Run("whole", func(t *testing.T) { t.Parallel(); whole = carRun(t, "", 0) })
+	beside(t, map[string]func(*testing.T){
+		"whole":     func(t *testing.T) { whole = carRun(t, "", 0) },
+		"resumed":   func(t *testing.T) { resumed = carRun(t, "", breaks) },
+		"forgetful": func(t *testing.T) { forgetful = carRun(t, "  codec: {keep: 0s}\n", breaks) },
 	})
+	if t.Failed() {
+		return
+	}
 	whole.counts(t, true)
 	resumed.counts(t, true)
 	forgetful.counts(t, false)
@@ -127,61 +127,58 @@ func TestLeastState(t *testing.T) {
 func TestKilledSideForgets(t *testing.T) {
 	t.Parallel()
 	const kills = 3
-	for _, c := range []struct {
-		name   string
-		kill   func(w *world, e *edge)
-		counts func(t *testing.T, w *world, e *edge) // after a kill
-	}{
-		{"edge", func(_ *world, e *edge) {
-			e.kill()
-			e.start()
-		}, func(t *testing.T, _ *world, e *edge) {
-			if c := e.codec(); c.Fresh != 1 || c.Resumed != 0 {
-				t.Errorf("an edge that was started again: %+v", c)
-			}
-		}},
-		{"hub", func(w *world, _ *edge) {
-			w.hub.kill()
-			w.startHub()
-		}, func(t *testing.T, w *world, _ *edge) {
-			if c := w.codec(); c.Fresh != 1 || c.Resumed != 0 || len(c.Dropped) != 0 {
-				t.Errorf("a hub that was started again: %+v", c)
-			}
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			w.through(badlink.Conditions{Delay: 40 * time.Millisecond})
-			w.more["edge"] = carLanes
-			e := w.newEdge("edge", "edge-data")
-			sim := w.car(e, "1", "--rate", "2000")
-			r := chance(t)
-			e.settles(0)
-			for range kills {
-				before := e.codec().Connects
-				flies(t, e)
-				pauseOf(r, 30*time.Millisecond)
-				c.kill(w, e)
-				if c.name == "edge" {
-					before = 0
+	run := func(t *testing.T, kill func(*world, *edge) (before float64), counts func(*testing.T, *world, *edge)) (edgeCodec, hubCodec) {
+		w := newWorld(t)
+		w.through(badlink.Conditions{Delay: 40 * time.Millisecond})
+		w.more["edge"] = carLanes
+		e := w.newEdge("edge", "edge-data")
+		sim := w.car(e, "1", "--rate", "2000")
+		r := chance(t)
+		e.settles(0)
+		for range kills {
+			flies(t, e)
+			pauseOf(r, 30*time.Millisecond)
+			e.settles(kill(w, e))
+			counts(t, w, e)
+		}
+		sim.stop()
+		e.drained()
+		is, hub := e.codec(), w.codec()
+		if is.Bad+is.Distrusted+is.Alone+hub.Bad+hub.Alone > 0 {
+			t.Errorf("a batch was not decodable, or stood for itself: edge %+v, hub %+v", is, hub)
+		}
+		w.proven()
+		return is, hub
+	}
+	beside(t, map[string]func(*testing.T){
+		"edge": func(t *testing.T) {
+			_, hub := run(t, func(_ *world, e *edge) float64 {
+				e.kill()
+				e.start()
+				return 0
+			}, func(t *testing.T, _ *world, e *edge) {
+				if c := e.codec(); c.Fresh != 1 || c.Resumed != 0 {
+					t.Errorf("an edge that was started again: %+v", c)
 				}
-				e.settles(before)
-				c.counts(t, w, e)
-			}
-			sim.stop()
-			e.drained()
-			is, hub := e.codec(), w.codec()
-			if is.Bad+is.Distrusted+is.Alone+hub.Bad+hub.Alone > 0 {
-				t.Errorf("a batch was not decodable, or stood for itself: edge %+v, hub %+v", is, hub)
-			}
-			switch {
-			case c.name == "edge" && (hub.Fresh != 1+kills || hub.Resumed != 0 || hub.Dropped["unwanted"] != kills):
+			})
+			if hub.Fresh != 1+kills || hub.Resumed != 0 || hub.Dropped["unwanted"] != kills {
 				t.Errorf("the hub has seen %+v", hub)
-			case c.name == "hub" && (is.Fresh != 1+kills || is.Resumed != 0):
+			}
+		},
+		"hub": func(t *testing.T) {
+			is, _ := run(t, func(w *world, e *edge) float64 {
+				before := e.codec().Connects
+				w.hub.kill()
+				w.startHub()
+				return before
+			}, func(t *testing.T, w *world, _ *edge) {
+				if c := w.codec(); c.Fresh != 1 || c.Resumed != 0 || len(c.Dropped) != 0 {
+					t.Errorf("a hub that was started again: %+v", c)
+				}
+			})
+			if is.Fresh != 1+kills || is.Resumed != 0 {
 				t.Errorf("the edge has seen %+v", is)
 			}
-			w.proven()
-		})
-	}
+		},
+	})
 }
