@@ -25,8 +25,8 @@ const (
 	keptPast       = 2 << 10
 )
 
-func newLiteral() *literal {
-	return &literal{mix: entropy.NewMixer(literalSlots, literalSlotMax, literalSets), past: make([]byte, 0, maxPast)}
+func newLiteral(limit int) *literal {
+	return &literal{mix: entropy.NewMixer(literalSlots, min(literalSlotMax, limit/tableShare), literalSets), past: make([]byte, 0, maxPast)}
 }
 
 func (l *literal) clone() *literal {

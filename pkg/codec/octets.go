@@ -52,8 +52,7 @@ func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*
 // octets codes the bytes v; decoding, it appends them to dst.
 func (s *session) octets(b *octets, v, dst []byte) []byte {
 	if s.mix == nil {
-		s.mix = entropy.NewMixer(mixerSlots, mixerSlotMax, mixerSets)
-		s.used += s.mix.Size()
+		s.mix = s.mixer(mixerSlots, mixerSlotMax, mixerSets)
 	}
 	s.used += s.mix.Grow()
 	n := len(v)

@@ -169,8 +169,7 @@ func (s *session) topicID(id, guessed int32) int32 {
 		n++
 	}
 	if s.turns == nil {
-		s.turns = entropy.NewMixer(turnSlots, turnSlotMax, 1)
-		s.used += s.turns.Size()
+		s.turns = s.mixer(turnSlots, turnSlotMax, 1)
 	}
 	s.used += s.turns.Grow()
 	contexts := [4]uint32{

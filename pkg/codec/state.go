@@ -19,6 +19,7 @@ const (
 	maxScratch   = 64 << 10  // bytes of a buffer that is kept from body to body
 	maxSpelled   = 128 << 10 // bytes of text of a body that are coded by models, at 1 µs each; the rest goes raw
 	maxOctets    = 1 << 20   // binary bytes of a body, at 0.2 µs each, likewise
+	tableShare   = 32        // of the limit: slots, of two bytes, of a mixer at most
 )
 
 // What things count towards the state, in bytes: at least what they take in
@@ -108,7 +109,7 @@ type contexts struct {
 }
 
 func newState(limit int) *state {
-	s := &state{limit: limit, used: sizeState, newest: -1, oldest: -1, template: -1, prev: -1, unit: 1000, words: newLiteral()}
+	s := &state{limit: limit, used: sizeState, newest: -1, oldest: -1, template: -1, prev: -1, unit: 1000, words: newLiteral(limit)}
 	s.contexts.init()
 	return s
 }
@@ -394,4 +395,11 @@ func (s *session) trim() {
 	if s.state != nil && cap(s.words.out) > maxScratch {
 		s.words.out = nil
 	}
+}
+
+// mixer makes a mixer that leaves room for other things.
+func (s *state) mixer(slots, most, sets int) *entropy.Mixer {
+	m := entropy.NewMixer(slots, min(most, s.limit/tableShare), sets)
+	s.used += m.Size()
+	return m
 }

@@ -186,7 +186,7 @@ func memory(s *state) int {
 // recount is what used and valueBytes have to be.
 func recount(s *state) (used, values int) {
 	used = sizeState
-	if fresh := newLiteral(); s.words.mix.Size() != fresh.mix.Size() {
+	if fresh := newLiteral(s.limit); s.words.mix.Size() != fresh.mix.Size() {
 		used += s.words.mix.Size() - fresh.mix.Size()
 	}
 	for _, m := range []*entropy.Mixer{s.mix, s.turns} {

@@ -27,6 +27,9 @@ const (
 	learnOwn    = 28 // of the weights
 	learnShared = 10
 	sharedSets  = 4 * 8 // by kind of symbol and bit
+	// What is as sure as it can be teaches the weights nothing. Else they would
+	// grow while a bit rests for a day, and believe nothing else after it.
+	calm = 2
 )
 
 // slotRates: the mean of all seen at first, then of about the last 16.
@@ -89,6 +92,9 @@ func (m *Mixer) code(c *Coder, n int, set, shared uint32, b int) int {
 	p := squash(int32(min(max(dot>>16, -2047), 2047)))
 	b = c.code(uint32(uint64(c.rng)*uint64(p<<4|8)>>16), b)
 	miss := int32(b)<<12 - p
+	if miss >= -calm && miss <= calm {
+		miss = 0
+	}
 	for i := range n {
 		w[i] += (m.stretch[i]*miss*learnOwn + 1<<15) >> 16
 		u[i] += (m.stretch[i]*miss*learnShared + 1<<15) >> 16
