@@ -64,6 +64,7 @@ type world struct {
 	topics []string
 	kinds  []int // of payload, by topic
 	values []int64
+	rest   []int64 // of busy columns
 	mono   int64
 	big    bool // payloads of more than some kB, too
 }
@@ -116,7 +117,7 @@ func (w *world) topic() string {
 		return w.text("\x00\x01\x05a/é+#$ ", 20)
 	case 1:
 		if w.big {
-			return strings.Repeat(w.text("abc/", 4), 13_000)[:w.chooser(2)*12_999]
+			return strings.Repeat(pick(w.chooser, []string{"a", "b/", "abc\x00/"}), 1+w.chooser(13_000))
 		}
 	case 2:
 		return fmt.Sprintf("\x00\xff%d", w.chooser(3))

@@ -166,8 +166,11 @@ func (l *liar) record() {
 	}
 	s.current = t
 	s.time(t, int64(l.bits()))
-	if l.chooser(8) == 0 {
+	switch l.chooser(8) {
+	case 0:
 		t.meta ^= 1 << l.chooser(8)
+	case 1:
+		r.QoS = 3
 	}
 	s.about(t, &r)
 	if s.Bad {
@@ -200,6 +203,8 @@ func (l *liar) payload(t *topic, r *stream.Record) {
 		if l.chooser(3) > 0 {
 			x.format = format{decimals: uint8(l.chooser(25)), width: uint8(l.chooser(32)), strip: uint8(l.chooser(3))}
 			x.format.zeros = uint8(l.chooser(int(x.format.decimals) + 1))
+		} else if l.chooser(8) == 0 {
+			x.format = format{uint8(l.chooser(32)), uint8(l.chooser(32)), uint8(l.chooser(32)), uint8(l.chooser(4))}
 		}
 		s.tokens = append(s.tokens, x)
 	}
