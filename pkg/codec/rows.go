@@ -25,7 +25,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // packer is what encoding a body needs. zstd's fastest level costs the least
 // memory (some 300 kB) and, on batches of telemetry, few bytes: see the table
-// that BenchmarkLink prints.
+// that packetboat-sim bench-link prints.
 type packer struct {
 	columns *rowColumns
 	plain   []byte
