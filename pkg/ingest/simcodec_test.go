@@ -44,7 +44,7 @@ func behind(at codec.Position, packet []byte) codec.Position {
 // plainEncoder is the sending half of a plain session.
 type plainEncoder struct {
 	learns bool
-	state  int // what a session may keep; 0: every batch is marked reset
+	state  int // what a session may keep; 0: nothing, each body begins one
 	fresh  bool
 	at     codec.Position
 	past   map[uint64]codec.Position // where it can go back to
@@ -63,7 +63,7 @@ func (e *plainEncoder) Reset() {
 func (e *plainEncoder) Append(dst []byte, b *stream.Batch) ([]byte, error) {
 	packet := binary.BigEndian.AppendUint64(dst, lastPacket.Add(1))
 	if e.state == 0 {
-		e.Reset()
+		e.at, e.past = codec.Position{}, map[uint64]codec.Position{}
 	}
 	inTransit.Store(string(packet), plainPacket{b, e.learns, e.fresh, e.at})
 	e.fresh = false
@@ -165,9 +165,12 @@ func (d *plainDecoder) Decode(packet []byte, device string) (b stream.Batch, err
 
 func (d *plainDecoder) learn(p *plainPacket, packet []byte) error {
 	if p.reset {
-		d.bad, d.l = false, &plainLearned{bytes: plainStart, limit: d.state}
+		d.bad, d.l = false, nil
 	}
-	if d.bad || d.l == nil || d.l.at != p.at {
+	if d.l == nil {
+		d.l = &plainLearned{bytes: plainStart, limit: d.state}
+	}
+	if d.bad || d.l.at != p.at {
 		return errors.New("out of step")
 	}
 	if !d.l.used.CompareAndSwap(false, true) {
