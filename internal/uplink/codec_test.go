@@ -1,7 +1,9 @@
 package uplink
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
@@ -218,6 +220,29 @@ func TestCodecIsDistrusted(t *testing.T) {
 	}
 	if in, lost := h.count(); in != 700 || lost != 0 {
 		t.Errorf("%d in the log, %d lost", in, lost)
+	}
+}
+
+// A message that went as rows because it fits no other way, and that the hub
+// cannot decode, says nothing of the learning codec.
+func TestRowsAreNoReasonForDistrust(t *testing.T) {
+	h, b := newHub(t), openBuffer(t)
+	block := make([]byte, 4096)
+	chance := rand.New(rand.NewPCG(1, 2))
+	for i := range block {
+		block[i] = byte(chance.Uint32())
+	}
+	h.do(func() {
+		h.welcome.MaximumPacketSize = 5000
+		h.broken = func(b *stream.Batch) bool { return len(b.Records) > 0 && len(b.Records[0].Payload) > 5000 }
+	})
+	if err := b.Append(stream.Normal, []stream.Message{{Topic: "t", Payload: bytes.Repeat(block, 8), QoS: 1}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	u, _ := start(t, b, quick(h.url()))
+	eventually(t, "quarantine", func() bool { return u.Stats().Quarantined == 1 })
+	if s := u.Stats(); s.CodecDistrusted != 0 || s.TooLarge != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

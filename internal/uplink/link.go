@@ -11,7 +11,6 @@ import (
 
 	"github.com/packetboat/packetboat/internal/wire"
 	"github.com/packetboat/packetboat/pkg/buffer"
-	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -31,7 +30,7 @@ type flight struct {
 	bytes   int
 	sent    time.Time
 	fresh   bool // sent self-contained
-	learned bool // by the learning codec
+	learned bool // has a body by the learning codec
 	// session counts the codec's sessions on this connection, bodies the bodies
 	// in this one behind the batch; 0: none.
 	session int
@@ -350,7 +349,7 @@ func (l *link) publish(b *stream.Batch, packet []byte) error {
 	}
 	f := &flight{
 		id: b.ID, first: b.First, records: len(b.Records), bytes: len(packet),
-		sent: time.Now(), fresh: l.encoder.WasFresh(), learned: l.mode.codec == codec.Learning && !l.distrust,
+		sent: time.Now(), fresh: l.encoder.WasFresh(), learned: l.encoder.WasLearned(),
 		bodies: l.encoder.Bodies(),
 	}
 	if f.fresh {
@@ -381,7 +380,7 @@ func (l *link) publish(b *stream.Batch, packet []byte) error {
 		s.PayloadBytes += int64(len(packet))
 		s.BodyBytes += int64(l.encoder.BodyBytes())
 		switch {
-		case !f.learned || f.records == 0:
+		case !f.learned:
 		case l.state == 0:
 			s.BatchesSelfContained++
 		case f.bodies == 1 && l.begun != f.session:

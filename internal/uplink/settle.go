@@ -99,7 +99,7 @@ func (l *link) settle(f *flight, a ack) error {
 	la := &l.lanes[f.id.Lane]
 	la.most = min(grow(la.most, la.tight), l.u.o.Lanes[f.id.Lane].Messages)
 	l.settled, l.u.poison = true, backoff{min: time.Second, max: 5 * time.Minute}
-	if f.learned && f.records > 0 {
+	if f.learned {
 		l.u.distrust.reset()
 	}
 	l.u.count(func(s *Stats) {
@@ -133,7 +133,7 @@ func (l *link) undecodable(f *flight, a ack) error {
 	if !f.fresh || explained {
 		return nil
 	}
-	if f.learned && f.records > 0 {
+	if f.learned {
 		l.distrustCodec()
 		return nil
 	}

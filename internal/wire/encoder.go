@@ -96,6 +96,10 @@ func (e *Encoder) Bodies() uint64 {
 	return e.learn.Position().Bodies
 }
 
+// WasLearned reports whether the batch encoded last has a body by codec.Learning:
+// one record may have gone as rows.
+func (e *Encoder) WasLearned() bool { return len(e.msg.GetBody()) > 0 && e.msg.GetCount() == 0 }
+
 // BodyBytes is how long the body was of the batch encoded last.
 func (e *Encoder) BodyBytes() int { return len(e.msg.GetBody()) }
 

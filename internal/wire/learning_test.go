@@ -292,11 +292,14 @@ func TestOneRecordAsRows(t *testing.T) {
 	o.MaxBytes = len(rows) + 8 // rows in a session of the other codec name it
 	enc, dec := pair(t, o, 3)
 	packet := encode(t, enc, one)
+	if enc.WasLearned() {
+		t.Error("rows that are called learned")
+	}
 	if b, err := dec.Decode(packet, device); err != nil || !bytes.Equal(b.Records[0].Payload, one.Records[0].Payload) {
 		t.Fatal(err)
 	}
-	if _, err := dec.Decode(encode(t, enc, simple(5, 3)), device); err != nil || enc.WasFresh() {
-		t.Errorf("after it: %v, fresh %v", err, enc.WasFresh())
+	if _, err := dec.Decode(encode(t, enc, simple(5, 3)), device); err != nil || enc.WasFresh() || !enc.WasLearned() {
+		t.Errorf("after it: %v, fresh %v, learned %v", err, enc.WasFresh(), enc.WasLearned())
 	}
 }
 
