@@ -314,9 +314,13 @@ func (w *world) command(name string, args ...string) (string, int) {
 	return out.String(), c.ProcessState.ExitCode()
 }
 
-// proven runs both verifiers against the running hub and wants both clean.
+// proven runs both verifiers against the running hub and wants both clean, and
+// that it understood every batch.
 func (w *world) proven() {
 	w.t.Helper()
+	if bad := metric(w.hubHTTP, "packetboat_hub_bad_batches_total"); bad != 0 {
+		w.t.Errorf("the hub could not decode %.0f batches", bad)
+	}
 	if out, code := w.command("packetboat-sim", "verify", "--receipts", w.receipts, "--hub", "http://"+w.hubHTTP); code != 0 {
 		w.t.Errorf("packetboat-sim verify exits with %d:\n%s", code, out)
 	} else {
