@@ -216,7 +216,7 @@ func TestKeptForATime(t *testing.T) {
 		if s := w.wantExact(); s.Kept != 3 || s.Dropped["expired"] != 0 {
 			t.Fatalf("%+v", s)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if s := w.wantExact(); s.Kept != 2 || s.Dropped["expired"] != 1 || s.KeptBytes != 2*(plainStart+plainGrowth) {
 			t.Fatalf("%+v", s)
 		}
@@ -229,7 +229,7 @@ func TestKeptForATime(t *testing.T) {
 		if s := w.wantExact(); s.Kept != 1 || s.Dropped["expired"] != 2 {
 			t.Fatalf("%+v", s)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if s := w.wantExact(); s.Kept != 0 || s.KeptBytes != 0 || s.Dropped["expired"] != 3 {
 			t.Fatalf("%+v", s)
 		}
