@@ -87,7 +87,7 @@ func stateOf(all map[string]*httpapi.DeviceCodec) (n float64) {
 // send what stands for itself, and the metrics account for every byte.
 func TestHubWithoutRoom(t *testing.T) {
 	t.Parallel()
-	const total = 320 << 10 // of which one session takes 256 KiB at most
+	const total = 256 << 10 // of which one session takes 256 KiB at most
 	w := newWorldWith(t, fmt.Sprintf("codec: {state_bytes: 256KiB, total_bytes: %dB}\n", total))
 	f := &fleet{w: w}
 	a, b := f.join("car-a", ""), f.join("car-b", "")
