@@ -18,7 +18,7 @@ func (d *Decoder) decodeAnyway(coded []byte, limits Limits) ([]stream.Record, er
 	}
 	most := min(freeBytes+ratio*min(len(coded), MaxBytes/ratio), limits.Bytes)
 	s := &d.s
-	s.StartDecoding(coded, 3*most+perRecord) // as records does
+	s.StartDecoding(coded, 4*most+2*limits.Records) // as records does
 	s.crc, s.out = 0, nil
 	n, _ := s.batch(0, 0)
 	if s.Bad || n == 0 {

@@ -202,3 +202,39 @@ func TestScratchIsGivenBack(t *testing.T) {
 		}
 	}
 }
+
+// What costs time and gives no bytes is bounded, too: tokens that are empty.
+func TestWorkIsBounded(t *testing.T) {
+	l := newLiar(byRand(1), MinState)
+	s := &l.s
+	s.StartEncoding(nil)
+	const n = 30_000
+	s.batch(n, 1000)
+	tp := s.topic("t")
+	for i := range n {
+		var r stream.Record
+		if i > 0 {
+			s.topic("t")
+		}
+		s.current = tp
+		s.time(tp, 0)
+		s.about(tp, &r)
+		s.tokens = s.tokens[:0]
+		if i == 0 {
+			s.text = append(s.text[:0], bytes.Repeat([]byte{tokenWord}, maxTokens)...)
+			s.newShape(tp, shapeTemplate)
+		} else {
+			s.Bit(&tp.same, 0)
+		}
+		s.fields(&tp.refs[0], &r)
+		s.Note(tp.sum) // as record does
+		for range 4 {
+			s.Note(0)
+		}
+		s.settle()
+	}
+	d := NewDecoder(MinState)
+	if _, err := d.Decode(d.checked(s.Finish(0), Limits{}.withDefaults()), 1, 0, Limits{}); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%d empty tokens in a small body: %v", n*maxTokens, err)
+	}
+}

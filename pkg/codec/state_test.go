@@ -227,6 +227,9 @@ func sound(t rapid.TB, s *state) {
 	if s.used != used || s.valueBytes != values {
 		t.Fatalf("the state counts %d bytes, %d of dictionaries; there are %d, %d", s.used, s.valueBytes, used, values)
 	}
+	if s.valueBytes > s.limit/2 {
+		t.Fatalf("dictionaries of %d bytes in a state of %d", s.valueBytes, s.limit)
+	}
 	if strconv.IntSize == 64 {
 		if n := memory(s); n > s.used {
 			t.Fatalf("the state counts %d bytes and takes %d", s.used, n)
