@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/packetboat/packetboat/pkg/codec"
 	"github.com/packetboat/packetboat/pkg/commitlog"
 	"github.com/packetboat/packetboat/pkg/stream"
 )
@@ -45,9 +46,26 @@ func describe(b []byte) (string, error) {
 	return s.String(), err
 }
 
-// What format version 1 wrote must read for ever.
+// largeGroup has a block that is worth learning.
+func largeGroup() []commitlog.Entry {
+	recs := make([]stream.Record, 200)
+	for i := range recs {
+		recs[i] = stream.Record{Seq: uint64(i + 1), Message: stream.Message{
+			Topic: fmt.Sprintf("truck/%d", i%7), Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.5}`, 1_700_000_000_000+i*10, i%7*i%13),
+			Time: 1_700_000_000_000_000 + int64(i)*10_000, Quality: stream.TimeLocal, QoS: 1,
+		}}
+	}
+	return []commitlog.Entry{{ID: stream.ID{Device: "truck-1", Epoch: stream.Epoch{3}, Lane: stream.Normal}, Received: 1_700_000_003_000_000, Flags: stream.FIFO, Records: recs}}
+}
+
+// What a format version wrote must read for ever.
 func TestGolden(t *testing.T) {
-	blocks := cut(goldenGroup())
+	t.Run("1", func(t *testing.T) { golden(t, "block-1.golden", goldenGroup(), "ship-7", codec.Rows) })
+	t.Run("2", func(t *testing.T) { golden(t, "block-2.golden", largeGroup(), "truck-1", codec.Learning) })
+}
+
+func golden(t *testing.T, file string, group []commitlog.Entry, device string, id codec.ID) {
+	blocks := cut(group)
 	if len(blocks) != 1 {
 		t.Fatalf("%d blocks", len(blocks))
 	}
@@ -56,9 +74,9 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := shardState{floor: 300, next: 70_000, bytes: 1 << 33, acquired: 9, expired: 300}
-	path := filepath.Join("testdata", "block-1.golden")
+	path := filepath.Join("testdata", file)
 	if *update {
-		text := fmt.Sprintf("%x\n%x\n%x\n%x\n", x.body, x.index.encode(), encodeTimes(x.devices["ship-7"]), state.encode())
+		text := fmt.Sprintf("%x\n%x\n%x\n%x\n", x.body, x.index.encode(), encodeTimes(x.devices[device]), state.encode())
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -79,13 +97,16 @@ func TestGolden(t *testing.T) {
 	if err1 != nil || err2 != nil || got != want {
 		t.Errorf("block: %v %v\n%s\nwant:\n%s", err1, err2, got, want)
 	}
+	if h, err := decodeHead(golden[0]); err != nil || codec.ID(h.body[0]) != id {
+		t.Errorf("the block is not by %s: %v", id, err)
+	}
 	index, err := decodeIndex(golden[1])
 	x.index.bytes, index.bytes = 0, 0
 	if err != nil || index != x.index {
 		t.Errorf("index: %+v %v, want %+v", index, err, x.index)
 	}
-	if times, err := decodeTimes(golden[2]); err != nil || times != x.devices["ship-7"] || times.first != 1_700_000_000_000_009 {
-		t.Errorf("times: %+v %v", times, err)
+	if times, err := decodeTimes(golden[2]); err != nil || times != x.devices[device] {
+		t.Errorf("times: %+v %v, want %+v", times, err, x.devices[device])
 	}
 	if s, err := decodeShardState(golden[3]); err != nil || s != state || !bytes.Equal(s.encode(), golden[3]) {
 		t.Errorf("state: %+v %v", s, err)

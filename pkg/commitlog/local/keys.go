@@ -66,7 +66,8 @@ func offsetOf(key []byte) int64 {
 }
 
 const (
-	formatVersion = 1
+	// formatVersion 2 may have blocks of the learning codec; otherwise it is 1.
+	formatVersion = 2
 	valueVersion  = 1
 )
 

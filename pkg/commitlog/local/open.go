@@ -188,7 +188,24 @@ func (l *Log) load() error {
 	if l.o.Shards != 0 && l.o.Shards != l.meta.Shards {
 		return fmt.Errorf("the log has %d shards, %d are asked for: %w", l.meta.Shards, l.o.Shards, ErrShards)
 	}
+	if err := l.upgrade(string(format)); err != nil {
+		return err
+	}
 	return l.loadShards()
+}
+
+// upgrade says that the log is of this program's format: what is appended from
+// now on an older program would take for damage.
+func (l *Log) upgrade(format string) error {
+	now := strconv.Itoa(formatVersion)
+	if format == now || l.o.ReadOnly {
+		return nil
+	}
+	err := l.db.Update(func(txn *badger.Txn) error { return txn.Set(keyFormat, []byte(now)) })
+	if err != nil {
+		return fmt.Errorf("write the format of the log: %w", err)
+	}
+	return nil
 }
 
 // create makes a log of an empty store.

@@ -37,11 +37,25 @@ func TestOpenRefuses(t *testing.T) {
 	if r.o.Shards = 0; r.open().Shards() != 3 {
 		t.Fatal("0 should ask for what is stored")
 	}
-	err := r.db.Update(func(txn *badger.Txn) error { return txn.Set(keyFormat, []byte("2")) })
+	format := func(v string) {
+		if err := r.db.Update(func(txn *badger.Txn) error { return txn.Set(keyFormat, []byte(v)) }); err != nil {
+			t.Fatal(err)
+		}
+		r.close()
+	}
+	format("1")
+	r.open()
+	err := r.db.View(func(txn *badger.Txn) error {
+		v, err := get(txn, keyFormat)
+		if string(v) != "2" {
+			t.Errorf("a log of format 1 that a hub has opened is of format %q", v)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.close()
+	format("3")
 	refused(t, Options{Dir: r.o.Dir}, ErrFormat, "use the program that wrote it or a newer one")
 
 	other := filepath.Join(t.TempDir(), "other")
