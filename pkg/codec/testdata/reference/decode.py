@@ -91,13 +91,10 @@ def squash(d):
     return (S[k] * (128 - w) + S[min(k + 1, 32)] * w + 64) >> 7
 
 
-def clamp(x):
-    return max(-2047, min(2047, x))
-
-
+SQUASH = [squash(d) for d in range(-2047, 2048)]
 STRETCH = []
-for _d in range(-2047, 2048):
-    STRETCH += [_d] * (squash(_d) + 1 - len(STRETCH))
+for _d, _x in enumerate(SQUASH, -2047):
+    STRETCH += [_d] * (_x + 1 - len(STRETCH))
 STRETCH += [2047] * (4096 - len(STRETCH))
 
 
@@ -141,9 +138,9 @@ class Expected:
 
 
 def hash32(a, b):
-    h = u32(a * 0x9E3779B1) ^ u32(u32(b + 0x7F4A7C15) * 0x85EBCA6B)
+    h = (a * 0x9E3779B1 ^ (b + 0x7F4A7C15) * 0x85EBCA6B) & 0xFFFFFFFF
     h ^= h >> 15
-    h = u32(h * 0xC2B2AE35)
+    h = h * 0xC2B2AE35 & 0xFFFFFFFF
     return h ^ h >> 13
 
 
@@ -188,7 +185,7 @@ class Coder:
         need(not any(self.data[self.at:]), "bytes behind the last record")
 
     def note(self, x):
-        self.notes = u32((self.notes ^ u32(x)) * 0x9E3779B1)
+        self.notes = (self.notes ^ x & 0xFFFFFFFF) * 0x9E3779B1 & 0xFFFFFFFF
 
     def step(self, bound):
         self.note(bound)
@@ -232,7 +229,7 @@ class Coder:
 
     def blend(self, w, p, i, q, j):
         sp, sq = STRETCH[p[i] >> 4], STRETCH[q[j] >> 4]
-        x = squash(clamp(sp * w[0] + sq * w[1] >> 16))
+        x = SQUASH[max(-2047, min(2047, sp * w[0] + sq * w[1] >> 16)) + 2047]
         b = self.step(self.rng * (x << 4 | 8) >> 16)
         miss = ((b << 12) - x) * 4
         w[0] += sp * miss + 32768 >> 16
@@ -273,16 +270,21 @@ class Coder:
     def mix(self, mixer, inputs, own, shared):
         slots, own, shared = mixer.slots, mixer.own[own], mixer.shared[shared]
         s = [STRETCH[slots[j] >> 4] for j in inputs]
-        x = squash(clamp(sum(v * (own[i] + shared[i]) for i, v in enumerate(s)) >> 16))
+        total = 0
+        for i, v in enumerate(s):
+            total += v * (own[i] + shared[i])
+        x = SQUASH[max(-2047, min(2047, total >> 16)) + 2047]
         b = self.step(self.rng * (x << 4 | 8) >> 16)
         miss = (b << 12) - x
-        miss = 0 if -2 <= miss <= 2 else miss
+        if -2 <= miss <= 2:
+            miss = 0
         for i, j in enumerate(inputs):
-            own[i] += s[i] * miss * 28 + 32768 >> 16
-            shared[i] += s[i] * miss * 10 + 32768 >> 16
+            v = s[i] * miss
+            own[i] += v * 28 + 32768 >> 16
+            shared[i] += v * 10 + 32768 >> 16
             q, n = slots[j] >> 4, slots[j] & 15
             q += (b * 4095 - q) * Q[n] >> 16
-            slots[j] = q << 4 | min(n + 1, 15)
+            slots[j] = q << 4 | (n + 1 if n < 15 else 15)
         return b
 
     def mixbit(self, mixer, contexts, own):
@@ -296,7 +298,7 @@ class Coder:
         for i in range(width - 1, -1, -1):
             inputs = []
             for h in contexts:
-                h = u32(u32(h + t) * 0x9E3779B1)
+                h = (h + t) * 0x9E3779B1 & 0xFFFFFFFF
                 inputs.append((h ^ h >> 15) & mask)
             for j, x in enumerate(values):
                 k = 0
@@ -613,7 +615,7 @@ class Session:
             topic.meta = self.meta
         if coder.bit(self.meta_other):
             topic.meta = coder.direct(7)
-            need(topic.meta & 3 < 3 and topic.meta >> 3 & 3 < 3, "meta")
+            need(topic.meta & 3 < 3, "QoS")
         self.meta = record["meta"] = topic.meta
         if self.meta & 32:
             self.monotonic(record)
