@@ -11,7 +11,6 @@ type clock struct {
 	mean            int64 // of the steps, with 4 fraction bits
 	unit            int64 // µs
 	cost            [4]uint32
-	stale           [16]entropy.Prob
 	run             uint8 // messages that came when expected
 	seen            uint8
 	avg             entropy.Expected
@@ -33,19 +32,6 @@ type times struct {
 }
 
 const maxSince = 31
-
-func (m *times) init() {
-	for i := range m.stale {
-		entropy.Fill(m.stale[i][:])
-	}
-	for i := range m.since {
-		entropy.Fill(m.since[i][:])
-		entropy.Fill(m.sign[i][:])
-		m.weights[i] = entropy.NewWeights
-	}
-	m.by.Init()
-	m.trend.Init()
-}
 
 // saturated is where counts stop.
 const saturated = 255

@@ -30,7 +30,7 @@ type column struct {
 	changed      [64]entropy.Prob
 	copied       uint8 // how many numbers back the one stands that it copies; 0: none
 	twin         uint8 // likewise the one whose changes its own go with
-	alike        uint8 // bits: whether they did not, the last times
+	alike        uint8 // bits: whether they did, the last times
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
@@ -40,7 +40,6 @@ type column struct {
 	signs        uint8
 	own          *model  // nil: the shared one
 	values       []int64 // the dictionary, ascending
-	room         uint16  // of values
 	plain        bool    // a dictionary did not pay
 	hit          bool    // the last change was found in it
 	gain         int32   // bits that it won
@@ -51,22 +50,6 @@ type model struct {
 	sign, rankSign [4]entropy.Prob
 	known          [8]entropy.Prob
 	by, rank       entropy.Magnitude
-}
-
-func (m *model) init() {
-	for _, ps := range [][]entropy.Prob{m.sign[:], m.rankSign[:], m.known[:]} {
-		entropy.Fill(ps)
-	}
-	m.by.Init()
-	m.rank.Init()
-}
-
-func (m *model) clone() *model {
-	if m == nil {
-		return nil
-	}
-	n := *m
-	return &n
 }
 
 // A busy column gets estimates of its own: 5 % of OBD.

@@ -38,10 +38,10 @@ func (s *session) fields(x *ref, r *stream.Record) {
 			}
 			at.number++
 		case tokenHex:
-			s.hexBytes(cs.bytes[at.binary], p, t.text)
+			s.hexBytes(&cs.bytes[at.binary], p, t.text)
 			at.binary++
 		case tokenWord:
-			s.word(cs.bytes[at.binary], t.text)
+			s.word(&cs.bytes[at.binary], t.text)
 			at.binary++
 		case tokenFlag:
 			s.flag(&cs.flags[at.flag], t.text)

@@ -56,13 +56,13 @@ func (s *state) findCopy(col *column, x int64) {
 // findTwin looks for a number that has moved by rank, if the twin did not three
 // times.
 func (s *state) findTwin(col *column, rank int32) {
-	if col.alike&7 != 7 {
+	if col.alike&7 != 0 {
 		return
 	}
 	col.twin = 0
 	for k := uint8(1); k < heardMax && entropy.Abs(int64(rank)) >= minMove; k++ {
 		if h := &s.heard[(s.heardAt-k)%heardMax]; h.rank == rank && h.change == changeKnown {
-			col.twin, col.alike = k, 0xfe
+			col.twin, col.alike = k, 1
 			return
 		}
 	}

@@ -35,7 +35,7 @@ type session struct {
 func (s *session) batch(n int, unit int64) (int, int64) {
 	s.spelled, s.octetsDone = 0, 0
 	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
-		v := s.Magnitude(&s.countM, uint64(n))
+		v := s.Magnitude(&s.counts, uint64(n))
 		if v > MaxRecords {
 			s.Fail()
 			return 0, 1
@@ -126,7 +126,7 @@ func (s *session) bootTime(r *stream.Record) {
 	r.Boot = s.boot
 	foreseen := s.mono + r.Time - s.monoAt
 	if s.Bit(&s.sameMono, entropy.Int(r.Mono != foreseen)) == 1 {
-		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoTrend, &s.monoAvg, r.Mono-foreseen)
+		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monos, &s.monoTrend, &s.monoAvg, r.Mono-foreseen)
 	} else {
 		r.Mono = foreseen
 	}
@@ -304,8 +304,8 @@ func (s *session) newShape(t *topic, kind byte) {
 		x.cols = s.columnsFor(t, g)
 		x.cols.refs++
 	case shapeBytes:
-		s.binaries++
-		x.bytes = &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew}
+		b := s.newOctets()
+		x.bytes = &b
 		s.charge(t, sizeOctets)
 	}
 	if len(t.refs) == maxTemplates {
@@ -363,28 +363,7 @@ func (s *session) columnsFor(t *topic, g *template) *columns {
 			return cs
 		}
 	}
-	cs := &columns{kinds: g.kinds}
-	count := [tokenFlag + 1]int{}
-	for _, k := range g.kinds {
-		count[k]++
-	}
-	cs.numbers, cs.flags = make([]column, 0, count[tokenNumber]), make([]flag, 0, count[tokenFlag])
-	cs.bytes = make([]*octets, 0, count[tokenHex]+count[tokenWord])
-	for _, k := range g.kinds {
-		switch k {
-		case tokenNumber:
-			col := column{changed: s.changed, alike: 7}
-			entropy.Soften(col.changed[:], 3)
-			cs.numbers = append(cs.numbers, col)
-		case tokenHex, tokenWord:
-			s.binaries++
-			cs.bytes = append(cs.bytes, &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew})
-		case tokenFlag:
-			f := flag{}
-			entropy.Fill(f.p[:])
-			cs.flags = append(cs.flags, f)
-		}
-	}
+	cs := s.newColumns(g.kinds)
 	all, _ := cs.size()
 	s.charge(t, all)
 	return cs

@@ -14,9 +14,8 @@ import (
 // octets is what is known of the bytes at one place of a topic's payloads.
 type octets struct {
 	key        uint32
-	now, older []byte  // the last two payloads, of which maxBytes are kept
-	hist       []uint8 // by position, bits: whether it changed
-	step       []uint8 // by position: length in bits of the changes, with 4 fraction bits
+	now, older []byte     // the last two payloads, of which maxBytes are kept
+	places     []position // by position
 	sameLength entropy.Prob
 	same       entropy.Prob // of a word
 	raw        entropy.Prob
@@ -32,29 +31,29 @@ const (
 	chunkSize    = 64  // bytes that are raw or not, together
 	rawAfter     = 512 // of lost
 	rawFor       = 16  // chunks
-	mixerSlots   = 1 << 12
-	mixerSlotMax = 1 << 16
 	mixerSets    = 1024
 )
 
-func (b *octets) clone() *octets {
-	if b == nil {
-		return nil
-	}
-	n := *b
-	n.now, n.older = cloneBytes(b.now), cloneBytes(b.older)
-	n.hist, n.step = cloneBytes(b.hist), cloneBytes(b.step)
-	return &n
+// position is what is known of the bytes at one place.
+type position struct {
+	hist uint8 // bits: whether it changed
+	step uint8 // length in bits of the changes, with 4 fraction bits, ^ stepNew
 }
 
-func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*cap(b.hist) }
+func (s *state) newOctets() octets {
+	s.binaries++
+	return octets{key: entropy.Hash(s.binaries, 99)}
+}
+
+func (b octets) clone() octets {
+	b.now, b.older, b.places = clone(b.now), clone(b.older), clone(b.places)
+	return b
+}
+
+func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*cap(b.places) }
 
 // octets codes the bytes v; decoding, it appends them to dst.
 func (s *session) octets(b *octets, v, dst []byte) []byte {
-	if s.mix == nil {
-		s.mix = entropy.NewMixer(mixerSlots, mixerSlotMax, mixerSets)
-		s.used += s.mix.Size()
-	}
 	s.used += s.mix.Grow()
 	n := len(v)
 	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
@@ -71,10 +70,7 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 	had := len(b.older)
 	b.older = room(b.older, keep)
 	clear(b.older[min(had, keep):])
-	for i := len(b.hist); i < min(n, maxPositions); i++ {
-		b.hist, b.step = room(b.hist, i+1), room(b.step, i+1)
-		b.hist[i], b.step[i] = 0, stepNew
-	}
+	b.places = room(b.places, max(len(b.places), min(n, maxPositions)))
 	if n > chunkSize && s.Bit(&b.same, entropy.Int(n != len(b.now) || n > maxBytes || string(v) != string(b.now))) == 0 {
 		if n != len(b.now) {
 			s.Fail()
@@ -165,14 +161,15 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 		older = x.next[i]
 	}
 	pos := min(i, maxPositions-1)
-	hist := uint32(b.hist[pos])
+	at := &b.places[pos]
+	hist, step := uint32(at.hist), at.step^stepNew
 	base := entropy.Hash(b.key, uint32(pos))
 	set := base >> 22 & (mixerSets/2 - 1)
 	contexts := [3]uint32{
 		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&15), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
 	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
-		c = x.newByte(b.step[pos], base, set, was, older, c)
+		c = x.newByte(step, base, set, was, older, c)
 	} else {
 		c = was
 	}
@@ -180,9 +177,9 @@ func (x *byteWalk) byteAt(i int, c byte) byte {
 	if moved == 1 {
 		d := int(int8(c - was))
 		n := bits.Len8(uint8(max(d, -d)))
-		b.step[pos] = uint8((int(b.step[pos])*7 + n<<4 + 4) >> 3)
+		at.step = uint8((int(step)*7+n<<4+4)>>3) ^ stepNew
 	}
-	b.hist[pos] = b.hist[pos]<<1 | uint8(moved)
+	at.hist = at.hist<<1 | uint8(moved)
 	x.changed = x.changed<<1 | uint32(moved)
 	x.sum += c - was
 	x.last = c

@@ -41,11 +41,6 @@ type guess struct {
 	at, period int64 // in 1/16 units
 }
 
-const (
-	turnSlots   = 1 << 10
-	turnSlotMax = 1 << 13
-)
-
 // topic codes which topic the message has; encoding, name says it.
 func (s *session) topic(name string) *topic {
 	id := int32(-1)
@@ -168,10 +163,6 @@ func (s *session) topicID(id, guessed int32) int32 {
 	for 1<<n < len(s.topics) {
 		n++
 	}
-	if s.turns == nil {
-		s.turns = entropy.NewMixer(turnSlots, turnSlotMax, 1)
-		s.used += s.turns.Size()
-	}
 	s.used += s.turns.Grow()
 	contexts := [4]uint32{
 		entropy.Hash(1, uint32(s.prev)), entropy.Hash(2, uint32(s.prev)<<16|uint32(s.older)),
@@ -203,9 +194,9 @@ func (s *session) addTopic(name string) int32 {
 	if s.Bad {
 		return -1
 	}
-	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: entropy.ProbNew}
+	t := &topic{name: string(text), meta: s.meta}
 	t.id = take(&s.topics, &s.free, t)
-	s.live++
+	t.links = links{t.id, t.id}
 	if s.names != nil {
 		s.names[t.name] = t.id
 	}

@@ -12,7 +12,8 @@ import (
 // change codes x, which is not the foreseen one.
 func (s *session) change(col *column, foreseen, x int64) int64 {
 	if col.busy++; col.own == nil && col.busy > ownModelAfter {
-		col.own = s.model.clone()
+		own := s.model
+		col.own = &own
 		s.charge(s.current, sizeModel)
 	}
 	col.busy = min(col.busy, saturated-1)
@@ -67,7 +68,7 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 	expected, ok := w.expected(foreseen)
 	alike := ok && s.Bit(&s.alike[col.alike&7], entropy.Int(to != expected)) == 0
 	if ok {
-		col.alike = col.alike<<1 | uint8(entropy.Int(!alike))
+		col.alike = col.alike<<1 | uint8(entropy.Int(alike))
 	}
 	if alike {
 		to = expected
@@ -105,7 +106,7 @@ func (s *session) place(col *column, m *model, to, from int, have bool) int {
 // too, it is expected between the same two neighbours, as far from either as that.
 // 4 % of IoT.
 func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) int64 {
-	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 7 && i > 0 && i < len(w.values) {
+	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 0 && i > 0 && i < len(w.values) {
 		lo, hi := w.values[i-1], w.values[i]
 		foreseen = lo + mulDiv(hi-lo, int64(w.twin.part), partOne)
 		d := x - foreseen
@@ -154,14 +155,14 @@ func (s *session) remember(col *column, x int64) {
 
 // insert puts x at place i. All dictionaries together take half of the state.
 func (s *session) insert(col *column, i int, x int64) {
-	if n := len(col.values); n == int(col.room) {
+	if n := len(col.values); n == cap(col.values) {
 		room := max(2*n, 8)
 		if s.valueBytes+8*(room-n) > s.limit/2 {
 			return
 		}
 		s.valueBytes += 8 * (room - n)
 		s.charge(s.current, 8*(room-n))
-		col.values, col.room = append(make([]int64, 0, room), col.values...), uint16(room)
+		col.values = append(make([]int64, 0, room), col.values...)
 	}
 	col.values = append(col.values, 0)
 	copy(col.values[i+1:], col.values[i:])
@@ -169,7 +170,8 @@ func (s *session) insert(col *column, i int, x int64) {
 }
 
 func (s *session) forgetValues(col *column) {
-	s.valueBytes -= 8 * int(col.room)
-	s.charge(s.current, -8*int(col.room))
-	col.values, col.room = nil, 0
+	n := 8 * cap(col.values)
+	s.valueBytes -= n
+	s.charge(s.current, -n)
+	col.values = nil
 }

@@ -16,16 +16,6 @@ const (
 	maxLength  = 15 // that Expected knows
 )
 
-// Init makes m one that has seen nothing.
-func (m *Magnitude) Init() {
-	for i := range m.length {
-		Fill(m.length[i][:])
-	}
-	for i := range m.high {
-		Fill(m.high[i][:])
-	}
-}
-
 // Magnitude codes v >= 1.
 func (c *Coder) Magnitude(m *Magnitude, v uint64) uint64 {
 	k := 1
@@ -80,16 +70,6 @@ func (e *Expected) see(v uint64) {
 type Trend struct {
 	length  [maxLength + 1][magLengths]Prob
 	weights [magRows]Weights
-}
-
-// Init makes t one that has seen nothing.
-func (t *Trend) Init() {
-	for i := range t.length {
-		Fill(t.length[i][:])
-	}
-	for i := range t.weights {
-		t.weights[i] = NewWeights
-	}
 }
 
 // Signed codes a difference that is not zero.
