@@ -67,7 +67,7 @@ type neighbours struct {
 
 // number codes x, printed as f.
 func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, format) {
-	if s.Bit(&s.sameFormat, entropy.Int(f != col.format)) == 1 {
+	if s.Flag(&s.sameFormat, f != col.format) {
 		if f = s.format(f); s.Bad {
 			return 0, f
 		}
@@ -96,7 +96,7 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		x = s.change(col, p[best], x)
 	}
 	if col.busy > 0 {
-		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
+		push(&s.recent, x != col.v1)
 	}
 	if x != col.v1 && x != p[predCopy] && best != predCopy {
 		s.findCopy(col, x)
@@ -152,7 +152,7 @@ func (col *column) see(x int64, n *neighbours, p *[predictors]int64) {
 		col.v2 = x
 	}
 	col.at = n.at
-	col.seen += uint8(entropy.Int(col.seen < saturated))
+	col.seen = min(col.seen, saturated-1) + 1
 }
 
 // findTick looks for the power of ten with which a number that grew by d follows

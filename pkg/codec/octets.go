@@ -56,7 +56,7 @@ func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*
 func (s *session) octets(b *octets, v, dst []byte) []byte {
 	s.used += s.mix.Grow()
 	n := len(v)
-	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
+	if s.Flag(&b.sameLength, n != b.length) {
 		b.length = int(min(s.Magnitude(&s.length, uint64(n)+1)-1, 1<<30))
 	}
 	if n = b.length; s.Decoding {
@@ -71,7 +71,7 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 	b.older = room(b.older, keep)
 	clear(b.older[min(had, keep):])
 	b.places = room(b.places, max(len(b.places), min(n, maxPositions)))
-	if n > chunkSize && s.Bit(&b.same, entropy.Int(n != len(b.now) || n > maxBytes || string(v) != string(b.now))) == 0 {
+	if n > chunkSize && !s.Flag(&b.same, n != len(b.now) || n > maxBytes || string(v) != string(b.now)) {
 		if n != len(b.now) {
 			s.Fail()
 			return dst
@@ -113,7 +113,7 @@ func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
 	x.octetsDone += n
 	raw := x.octetsDone > maxOctets
 	if !raw {
-		raw = x.Bit(&b.raw, entropy.Int(b.rest > 0)) == 1
+		raw = x.Flag(&b.raw, b.rest > 0)
 	}
 	before := x.Spent()
 	for i := range n {

@@ -59,16 +59,16 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 	if !s.Decoding {
 		to, known = slices.BinarySearch(w.values, x)
 	}
-	known = s.Bit(&m.known[entropy.Int(col.hit)|int(w.twin.change)<<1], entropy.Int(known)) == 1
+	known = s.Flag(&m.known[entropy.Int(col.hit)|int(w.twin.change)<<1], known)
 	if col.hit = known; !known {
 		col.gain--
 		return x, false
 	}
 	from, have := slices.BinarySearch(w.values, foreseen)
 	expected, ok := w.expected(foreseen)
-	alike := ok && s.Bit(&s.alike[col.alike&7], entropy.Int(to != expected)) == 0
+	alike := ok && !s.Flag(&s.alike[col.alike&7], to != expected)
 	if ok {
-		col.alike = col.alike<<1 | uint8(entropy.Int(alike))
+		push(&col.alike, alike)
 	}
 	if alike {
 		to = expected
@@ -95,7 +95,7 @@ func (s *session) place(col *column, m *model, to, from int, have bool) int {
 		d++
 	}
 	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.rankTrend, &col.avgRank, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	push(&col.signs, d > 0)
 	if d > 0 && !have {
 		d--
 	}
@@ -128,7 +128,7 @@ func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) i
 // difference codes d, which is not 0.
 func (s *session) difference(col *column, m *model, d int64) int64 {
 	d = s.Signed(&m.sign[col.signs&3], &m.by, &s.byTrend, &col.avg, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	push(&col.signs, d > 0)
 	return d
 }
 
