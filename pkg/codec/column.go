@@ -101,7 +101,8 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 	if x != col.v1 && x != p[predCopy] && best != predCopy {
 		s.findCopy(col, x)
 	}
-	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
+	news := s.news()
+	news.x, news.format, news.moved = x, f, x != col.v1
 	s.hear()
 	col.see(x, n, &p)
 	return x, f

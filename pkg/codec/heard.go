@@ -29,10 +29,13 @@ const (
 	minMove  = 3 // places; shorter ones are alike by chance
 )
 
-// hear keeps s.news, the number at hand, and makes room for the next.
+// news is the number at hand.
+func (s *state) news() *heard { return &s.heard[s.heardAt%heardMax] }
+
+// hear goes on to the next number.
 func (s *state) hear() {
-	s.heard[s.heardAt%heardMax], s.news = s.news, heard{}
 	s.heardAt++
+	*s.news() = heard{}
 }
 
 // back is the number that was coded k numbers back; 0: none.

@@ -41,11 +41,8 @@ func (l *literal) bytes(s *session, v []byte, n int, word bool) []byte {
 	s.used += l.mix.Grow()
 	l.out, l.last, l.from, l.held, l.n = l.out[:0], 0, 0, 0, 0
 	for i := 0; i < n && !s.Bad; i++ {
-		b := byte(0)
-		if i < len(v) {
-			b = v[i]
-		}
-		if b = l.byte(s, b); b == 0 && word {
+		b := l.byte(s, at(v, i))
+		if b == 0 && word {
 			return l.out
 		}
 		l.out = append(l.out, b)

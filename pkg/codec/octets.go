@@ -65,35 +65,27 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 		}
 		dst = slices.Grow(dst, n)
 	}
-	was := b.size()
-	keep := min(n, maxBytes)
-	had := len(b.older)
-	b.older = room(b.older, keep)
-	clear(b.older[min(had, keep):])
+	was, had := b.size(), len(b.older)
+	b.older = room(b.older, min(n, maxBytes))
+	clear(b.older[min(had, len(b.older)):])
 	b.places = room(b.places, max(len(b.places), min(n, maxPositions)))
+	s.charge(s.current, b.size()-was)
 	if n > chunkSize && !s.Flag(&b.same, n != len(b.now) || n > maxBytes || string(v) != string(b.now)) {
 		if n != len(b.now) {
 			s.Fail()
 			return dst
 		}
-		b.older = append(b.older[:0], b.now...)
-		s.charge(s.current, b.size()-was)
+		copy(b.older, b.now)
 		if s.Decoding {
 			dst = append(dst, b.now...)
 		}
 		return dst
 	}
 	x := byteWalk{session: s, b: b, next: b.older}
-	for at := 0; at < n && !s.Bad; at += chunkSize {
-		end := min(at+chunkSize, n)
-		var part []byte
-		if !s.Decoding {
-			part = v[at:end]
-		}
-		dst = x.chunk(at, end-at, part, dst)
+	for i := 0; i < n && !s.Bad; i += chunkSize {
+		dst = x.chunk(i, min(i+chunkSize, n), v, dst)
 	}
 	b.older, b.now = b.now, b.older
-	s.charge(s.current, b.size()-was)
 	return dst
 }
 
@@ -107,85 +99,71 @@ type byteWalk struct {
 	last    byte
 }
 
-// chunk codes n bytes from position at.
-func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
+// chunk codes the bytes from position i to end. Whether models pay is the
+// encoder's to learn; the decoder is told.
+func (x *byteWalk) chunk(i, end int, v, dst []byte) []byte {
 	b := x.b
-	x.octetsDone += n
-	raw := x.octetsDone > maxOctets
-	if !raw {
-		raw = x.Flag(&b.raw, b.rest > 0)
-	}
-	before := x.Spent()
-	for i := range n {
-		c := byte(0)
-		if !x.Decoding {
-			c = v[i]
-		}
+	x.octetsDone += end - i
+	raw := x.octetsDone > maxOctets || x.Flag(&b.raw, b.rest > 0)
+	fair := x.Spent() + (end-i)*8*16
+	for ; i < end; i++ {
+		c := at(v, i)
 		if raw {
 			c = byte(x.Direct(uint64(c), 8))
-			if at+i < len(x.next) {
-				x.next[at+i] = c
-			}
 		} else {
-			c = x.byteAt(at+i, c)
+			c = x.byteAt(i, c)
+		}
+		if i < len(x.next) {
+			x.next[i] = c
 		}
 		if x.Decoding {
 			dst = append(dst, c)
 		}
 	}
-	if !x.Decoding {
-		b.weigh(raw, x.Spent()-before-n*8*16)
+	switch {
+	case x.Decoding:
+	case raw:
+		b.rest = max(b.rest-1, 0)
+	default:
+		if b.lost = max(b.lost+x.Spent()-fair, -rawAfter); b.lost > rawAfter {
+			b.lost, b.rest = 0, rawFor
+		}
 	}
 	return dst
 }
 
-// weigh learns whether models pay; the decoder is told.
-func (b *octets) weigh(raw bool, lost int) {
-	if raw {
-		b.rest = max(b.rest-1, 0)
-		return
+// at is the byte of p at i, 0 behind its end.
+func at(p []byte, i int) byte {
+	if i < len(p) {
+		return p[i]
 	}
-	if b.lost = max(b.lost+lost, -rawAfter); b.lost > rawAfter {
-		b.lost, b.rest = 0, rawFor
-	}
+	return 0
 }
 
 // byteAt codes the byte at position i.
 func (x *byteWalk) byteAt(i int, c byte) byte {
-	b, m := x.b, x.mix
-	was, older := byte(0), byte(0)
-	if i < len(b.now) {
-		was = b.now[i]
-	}
-	if i < len(x.next) {
-		older = x.next[i]
-	}
+	was, older := at(x.b.now, i), at(x.next, i)
 	pos := min(i, maxPositions-1)
-	at := &b.places[pos]
-	hist, step := uint32(at.hist), at.step^stepNew
-	base := entropy.Hash(b.key, uint32(pos))
+	place := &x.b.places[pos]
+	base, hist, step := entropy.Hash(x.b.key, uint32(pos)), uint32(place.hist), place.step^stepNew
 	set := base >> 22 & (mixerSets/2 - 1)
 	contexts := [3]uint32{
 		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&15), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
-	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
+	if x.mix.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
 		c = x.newByte(step, base, set, was, older, c)
 	} else {
 		c = was
 	}
-	moved := entropy.Int(c != was)
-	if moved == 1 {
+	if c != was {
 		d := int(int8(c - was))
 		n := bits.Len8(uint8(max(d, -d)))
-		at.step = uint8((int(step)*7+n<<4+4)>>3) ^ stepNew
+		place.step = uint8((int(step)*7+n<<4+4)>>3) ^ stepNew
 	}
-	at.hist = at.hist<<1 | uint8(moved)
-	x.changed = x.changed<<1 | uint32(moved)
+	push(&place.hist, c != was)
+	x.changed = x.changed<<1 | uint32(place.hist&1)
 	x.sum += c - was
 	x.last = c
-	if i < len(x.next) {
-		x.next[i] = c
-	}
 	return c
 }
 

@@ -64,9 +64,8 @@ type state struct {
 	monoAt int64 // µs
 	count  int   // records in the body before
 
-	heard   [heardMax]heard // the last numbers, the oldest at heardAt
-	heardAt uint8
-	news    heard // the number at hand
+	heard   [heardMax]heard // the last numbers
+	heardAt uint8           // where the one at hand stands
 
 	turns    entropy.Mixer // topics that were not foreseen
 	words    literal

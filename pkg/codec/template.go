@@ -105,13 +105,13 @@ func (s *session) split(p []byte) bool {
 
 // addToken reports false for what looks like a number and is none.
 func (s *session) addToken(kind byte, text []byte) (ok bool) {
-	t := token{kind: kind, text: text}
+	n := decimal{}
 	if kind == tokenNumber {
-		if t.decimal, ok = parseNumber(text); !ok {
+		if n, ok = parseNumber(text); !ok {
 			return false
 		}
 	}
-	s.tokens = append(s.tokens, t)
+	s.tokens = append(s.tokens, token{kind: kind, text: text, decimal: n})
 	return true
 }
 

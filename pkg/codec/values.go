@@ -81,7 +81,8 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 		s.findTwin(col, int32(to-w.origin))
 	}
 	x = w.values[to]
-	s.news.change, s.news.rank = changeKnown, int32(to-w.origin)
+	news := s.news()
+	news.change, news.rank = changeKnown, int32(to-w.origin)
 	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(entropy.BitLength(int64(to-from)))
 	col.gain = min(col.gain, 1<<20)
 	return x, true
@@ -117,10 +118,11 @@ func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) i
 	} else {
 		x = foreseen + s.difference(col, m, x-foreseen)
 	}
-	s.news.change = changeOut
+	news := s.news()
+	news.change = changeOut
 	if i, have := slices.BinarySearch(w.values, x); !have && i > 0 && i < len(w.values) {
 		lo, hi := w.values[i-1], w.values[i]
-		s.news.change, s.news.rank, s.news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, partOne, hi-lo))
+		news.change, news.rank, news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, partOne, hi-lo))
 	}
 	return x
 }

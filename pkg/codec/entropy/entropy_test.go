@@ -182,7 +182,7 @@ func TestSquash(t *testing.T) {
 		}
 	}
 	for p := int32(1); p < 4095; p++ {
-		if d := stretches[p]; stretches[p] < stretches[p-1] || squash(d) < p || d > -2047 && squash(d-1) >= p && d < 2047 {
+		if d := int32(stretches[p]); stretches[p] < stretches[p-1] || squash(d) < p || d > -2047 && squash(d-1) >= p && d < 2047 {
 			t.Fatalf("stretch(%d) = %d, which is squash of %d", p, d, squash(d))
 		}
 	}

@@ -48,15 +48,7 @@ type Expected struct{ mean, last uint8 }
 
 // row is the row of a magnitude for it.
 func (e Expected) row() int {
-	switch b := int(e.mean+12) >> 4; {
-	case b <= 4:
-		return b
-	case b <= 6:
-		return 5
-	case b <= 10:
-		return 6
-	}
-	return 7
+	return [maxLength + 1]int{0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7}[(e.mean+12)>>4&maxLength]
 }
 
 func (e *Expected) see(v uint64) {

@@ -18,12 +18,15 @@ type Mixer struct {
 	min, max int      // slots
 	sets     int      // of weights
 	coded    int      // symbols since it began
-	weights  []int32  // sets of maxInputs, 16 fraction bits
-	shared   []int32  // likewise, beyond weightNew: sharedSets
+	weights  []set
+	shared   []set // of sharedSets, beyond weightNew
 
 	in      [maxInputs]*uint16
 	stretch [maxInputs]int32
 }
+
+// set is the weights of a context's inputs, 16 fraction bits.
+type set [maxInputs]int32
 
 const (
 	slotFlip    = 1 << 15 // the zero value has seen nothing
@@ -49,7 +52,7 @@ func (m *Mixer) Clone() Mixer {
 }
 
 // Size is what the mixer takes, in bytes.
-func (m *Mixer) Size() int { return 2*len(m.slots) + 4*len(m.weights) + 4*len(m.shared) }
+func (m *Mixer) Size() int { return 2*len(m.slots) + 4*maxInputs*(len(m.weights)+len(m.shared)) }
 
 // Grow makes the table, then doubles it as bytes are coded; both halves go on
 // with what is known. It gives the bytes that were added.
@@ -57,7 +60,7 @@ func (m *Mixer) Grow() int {
 	n := len(m.slots)
 	switch {
 	case n == 0:
-		m.slots, m.weights, m.shared = make([]uint16, m.min), make([]int32, m.sets*maxInputs), make([]int32, sharedSets*maxInputs)
+		m.slots, m.weights, m.shared = make([]uint16, m.min), make([]set, m.sets), make([]set, sharedSets)
 		return m.Size()
 	case m.coded*16 <= n || n >= m.max:
 		return 0
@@ -70,23 +73,22 @@ func (m *Mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1
 
 // code codes one bit by the first n of m.in with a set of weights and a shared one.
 func (m *Mixer) code(c *Coder, n int, set, shared uint32, b int) int {
-	w := m.weights[set*maxInputs : set*maxInputs+maxInputs]
-	u := m.shared[shared*maxInputs : shared*maxInputs+maxInputs]
+	w, u, in := &m.weights[set], &m.shared[shared], m.in[:n]
 	dot := int64(0)
-	for i := range n {
-		m.stretch[i] = stretches[(*m.in[i]^slotFlip)>>4]
+	for i, slot := range in {
+		m.stretch[i] = int32(stretches[(*slot^slotFlip)>>4])
 		dot += int64(m.stretch[i]) * int64(w[i]+u[i]+weightNew)
 	}
 	p := squash(int32(min(max(dot>>16, -2047), 2047)))
 	b = c.code(uint32(uint64(c.rng)*uint64(p<<4|8)>>16), b)
 	miss := int32(b)<<12 - p
-	for i := range n {
+	for i, slot := range in {
 		w[i] += (m.stretch[i]*miss*learnOwn + 1<<15) >> 16
 		u[i] += (m.stretch[i]*miss*learnShared + 1<<15) >> 16
-		v := *m.in[i] ^ slotFlip
+		v := *slot ^ slotFlip
 		q, seen := int32(v>>4), v&15
 		q += ((int32(b)*4095 - q) * slotRates[seen]) >> 16
-		*m.in[i] = (uint16(q)<<4 | min(seen+1, 15)) ^ slotFlip
+		*slot = (uint16(q)<<4 | min(seen+1, 15)) ^ slotFlip
 	}
 	return b
 }
@@ -155,11 +157,11 @@ func squash(d int32) int32 {
 }
 
 // stretches is the inverse of squash.
-var stretches = func() (t [4096]int32) {
+var stretches = func() (t [4096]int16) {
 	next := int32(0)
 	for d := int32(-2047); d <= 2047; d++ {
 		for v := squash(d); next <= v; next++ {
-			t[next] = d
+			t[next] = int16(d)
 		}
 	}
 	for ; next < 4096; next++ {
