@@ -36,13 +36,14 @@ func (c *Coder) Flag(p *Prob, is bool) bool { return c.Bit(p, Int(is)) == 1 }
 func (c *Coder) Learn(p *Prob, b int) {
 	q, n := uint32(*p^probFlip)>>3, *p&7
 	if b == 1 {
-		*p += Prob(min(((probOne-q)*rates[n]+65535)>>16, probOne-1-q)) << 3
+		q = min(q+((probOne-q)*rates[n]+65535)>>16, probOne-1)
 	} else {
-		*p -= Prob(min((q*rates[n]+65535)>>16, q-1)) << 3
+		q = max(q-(q*rates[n]+65535)>>16, 1)
 	}
 	if c.rng>>11&coins[n] == 0 {
-		*p++
+		n++
 	}
+	*p = (Prob(q<<3) | n) ^ probFlip
 }
 
 // Soften makes copied estimates ready to move on.
