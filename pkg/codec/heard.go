@@ -39,17 +39,17 @@ func (s *state) hear() {
 }
 
 // back is the number that was coded k numbers back; 0: none.
-func (s *state) back(k uint8) (h heard) {
-	if k > 0 {
-		h = s.heard[(s.heardAt-k)%heardMax]
+func (s *state) back(k uint8) *heard {
+	if k == 0 {
+		return &heard{}
 	}
-	return h
+	return &s.heard[(s.heardAt-k)%heardMax]
 }
 
 // findCopy looks for a number that has just become x.
 func (s *state) findCopy(col *column, x int64) {
 	for k := uint8(1); k < heardMax; k++ {
-		if h := &s.heard[(s.heardAt-k)%heardMax]; h.x == x && h.format == col.format && h.moved {
+		if h := s.back(k); h.x == x && h.format == col.format && h.moved {
 			col.copied = k
 			return
 		}
@@ -64,7 +64,7 @@ func (s *state) findTwin(col *column, rank int32) {
 	}
 	col.twin = 0
 	for k := uint8(1); k < heardMax && entropy.Abs(int64(rank)) >= minMove; k++ {
-		if h := &s.heard[(s.heardAt-k)%heardMax]; h.rank == rank && h.change == changeKnown {
+		if h := s.back(k); h.rank == rank && h.change == changeKnown {
 			col.twin, col.alike = k, 1
 			return
 		}

@@ -21,6 +21,7 @@ type session struct {
 	names map[string]int32
 	texts map[string]int32
 
+	guess  [followers]guess
 	text   []byte
 	tokens []token
 	hex    []byte
@@ -231,11 +232,11 @@ func (s *session) formats(cols *columns) bool {
 		if t.kind != tokenNumber {
 			continue
 		}
-		ok, col := false, &column{}
+		f, fresh, ok := format{}, true, false
 		if cols != nil {
-			col = &cols.numbers[k]
+			f, fresh = cols.numbers[k].format, cols.numbers[k].seen == 0
 		}
-		if t.x, t.format, ok = col.format.fit(t.decimal, t.text, col.seen == 0); !ok {
+		if t.x, t.format, ok = f.fit(t.decimal, t.text, fresh); !ok {
 			return false
 		}
 		k++

@@ -95,10 +95,16 @@ func scanNumber(s []byte) int {
 	}
 	fraction := word(s[end+1:], isDigit)
 	all := end + 1 + fraction
-	if significant := bytes.TrimLeft(s[start:all], "0."); fraction == 0 || fraction > maxDecimals || len(significant)-bytes.Count(significant, []byte(".")) > maxDigits {
+	if fraction == 0 || fraction > maxDecimals || all-1-start > maxDigits && significant(s[start:all]) > maxDigits {
 		return end
 	}
 	return all
+}
+
+// significant is how many digits a number has, without zeros before them.
+func significant(s []byte) int {
+	s = bytes.TrimLeft(s, "0.")
+	return len(s) - bytes.Count(s, []byte("."))
 }
 
 // parseNumber reads what scanNumber found; false for -0, which no integer is.

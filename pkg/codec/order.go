@@ -47,10 +47,9 @@ func (s *session) topic(name string) *topic {
 	if !known {
 		id = -1
 	}
-	var guesses [followers]guess
-	n := s.guesses(&guesses)
+	guesses := s.guesses()
 	found, tried := int32(-1), 0
-	for tried < min(n, maxTries) && found < 0 {
+	for tried < min(len(guesses), maxTries) && found < 0 {
 		g := &guesses[tried]
 		if !s.Flag(&s.order[tried][g.expected][g.hits], g.topic != id) {
 			found = g.topic
@@ -61,7 +60,11 @@ func (s *session) topic(name string) *topic {
 		if s.Flag(&s.newTopic, !known) {
 			found = s.addTopic(name)
 		} else {
-			found = s.topicID(id, guesses[0].topic)
+			likeliest := int32(0)
+			if len(guesses) > 0 {
+				likeliest = guesses[0].topic
+			}
+			found = s.topicID(id, likeliest)
 		}
 		if s.Bad {
 			return nil
@@ -77,10 +80,11 @@ func (s *session) topic(name string) *topic {
 }
 
 // guesses finds what may come next, the likeliest first.
-func (s *session) guesses(g *[followers]guess) (n int) {
+func (s *session) guesses() []guess {
 	if s.prev < 0 {
-		return 0
+		return nil
 	}
+	g, n := &s.guess, 0
 	for _, f := range s.topics[s.prev].next {
 		id := f.topic()
 		if id < 0 || int(id) >= len(s.topics) || s.topics[id] == nil {
@@ -95,7 +99,7 @@ func (s *session) guesses(g *[followers]guess) (n int) {
 		g[i] = x
 		n++
 	}
-	return n
+	return g[:n]
 }
 
 // expected says whether a message is due now.

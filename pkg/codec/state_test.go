@@ -14,7 +14,6 @@ import (
 // What the two sides of a session do not have in common, by type and field.
 var onesOwn = map[string]bool{
 	"octets.lost": true, "octets.rest": true, // the encoder's choice to send raw
-	"Mixer.in": true, "Mixer.stretch": true, // of the bit at hand
 	"literal.out": true, "literal.n": true, "literal.last": true, "literal.from": true, "literal.held": true, // of the text at hand
 }
 

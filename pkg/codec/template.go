@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
@@ -105,14 +106,17 @@ func (s *session) split(p []byte) bool {
 
 // addToken reports false for what looks like a number and is none.
 func (s *session) addToken(kind byte, text []byte) (ok bool) {
-	n := decimal{}
-	if kind == tokenNumber {
-		if n, ok = parseNumber(text); !ok {
-			return false
-		}
+	n := len(s.tokens)
+	s.tokens = slices.Grow(s.tokens, 1)[:n+1]
+	t := &s.tokens[n]
+	t.kind, t.text = kind, text
+	if kind != tokenNumber {
+		return true
 	}
-	s.tokens = append(s.tokens, token{kind: kind, text: text, decimal: n})
-	return true
+	if t.decimal, ok = parseNumber(text); !ok {
+		s.tokens = s.tokens[:n]
+	}
+	return ok
 }
 
 // scan finds the token at the start of p, if there is one: its kind and length.

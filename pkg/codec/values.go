@@ -41,8 +41,8 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 // where is what a change can be told from.
 type where struct {
 	values []int64
-	origin int   // the place of the value before
-	twin   heard // what the column's twin did
+	origin int    // the place of the value before
+	twin   *heard // what the column's twin did
 }
 
 // expected is the place in the dictionary that follows from the twin's change.

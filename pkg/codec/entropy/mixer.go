@@ -20,9 +20,6 @@ type Mixer struct {
 	coded    int      // symbols since it began
 	weights  []set
 	shared   []set // of sharedSets, beyond weightNew
-
-	in      [maxInputs]*uint16
-	stretch [maxInputs]int32
 }
 
 // set is the weights of a context's inputs, 16 fraction bits.
@@ -49,7 +46,6 @@ func NewMixer(slots, maxSlots, sets int) Mixer { return Mixer{min: slots, max: m
 // Clone copies the mixer.
 func (m *Mixer) Clone() Mixer {
 	n := *m
-	n.in = [maxInputs]*uint16{}
 	n.slots, n.weights, n.shared = slices.Clone(m.slots), slices.Clone(m.weights), slices.Clone(m.shared)
 	return n
 }
@@ -72,28 +68,30 @@ func (m *Mixer) Grow() int {
 	return 2 * n
 }
 
-func (m *Mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1)] }
-
-// code codes one bit by the first n of m.in with a set of weights and a shared one.
-func (m *Mixer) code(c *Coder, n int, set, shared uint32, b int) int {
-	w, u, in := &m.weights[set], &m.shared[shared], m.in[:n]
+// code codes one bit by the slots of some hashes, with a set of weights and a
+// shared one.
+func (m *Mixer) code(c *Coder, in []uint32, own, shared uint32, b int) int {
+	w, u, last := &m.weights[own], &m.shared[shared], uint32(len(m.slots)-1)
+	in = in[:min(len(in), maxInputs)]
+	var stretch [maxInputs]int32
 	dot := int64(0)
-	for i, slot := range in {
-		m.stretch[i] = int32(stretches[(*slot^slotFlip)>>4])
-		dot += int64(m.stretch[i]) * int64(w[i]+u[i]+weightNew)
+	for i, h := range in {
+		stretch[i] = int32(stretches[(m.slots[h&last]^slotFlip)>>4])
+		dot += int64(stretch[i]) * int64(w[i]+u[i]+weightNew)
 	}
 	p := squash(int32(min(max(dot>>16, -2047), 2047)))
 	b = c.code(uint32(uint64(c.rng)*uint64(p<<4|8)>>16), b)
-	miss := int32(b)<<12 - p
+	miss, all := int32(b)<<12-p, int32(b)*4095
 	if miss >= -calm && miss <= calm {
 		miss = 0
 	}
-	for i, slot := range in {
-		w[i] += (m.stretch[i]*miss*learnOwn + 1<<15) >> 16
-		u[i] += (m.stretch[i]*miss*learnShared + 1<<15) >> 16
+	for i, h := range in {
+		w[i] += (stretch[i]*miss*learnOwn + 1<<15) >> 16
+		u[i] += (stretch[i]*miss*learnShared + 1<<15) >> 16
+		slot := &m.slots[h&last]
 		v := *slot ^ slotFlip
 		q, seen := int32(v>>4), v&15
-		q += ((int32(b)*4095 - q) * slotRates[seen]) >> 16
+		q += ((all - q) * slotRates[seen]) >> 16
 		*slot = (uint16(q)<<4 | min(seen+1, 15)) ^ slotFlip
 	}
 	return b
@@ -101,10 +99,7 @@ func (m *Mixer) code(c *Coder, n int, set, shared uint32, b int) int {
 
 // Bit codes one bit under contexts, given as hashes.
 func (m *Mixer) Bit(c *Coder, contexts []uint32, set uint32, b int) int {
-	for i, h := range contexts {
-		m.in[i] = m.slot(h)
-	}
-	return m.code(c, len(contexts), set, 0, b)
+	return m.code(c, contexts, set, 0, b)
 }
 
 // Kinds of symbols, for the weights that they share; Bit has the kind 0.
@@ -124,22 +119,21 @@ func (m *Mixer) Byte(c *Coder, contexts []uint32, values []byte, base, set, kind
 func (m *Mixer) Symbol(c *Coder, contexts []uint32, values []byte, base, set, kind uint32, width int, v uint32) uint32 {
 	m.coded++
 	t := uint32(1)
+	var inputs [maxInputs]uint32
 	for i := width - 1; i >= 0; i-- {
-		n := 0
+		in := inputs[:0]
 		for _, h := range contexts {
 			h = (h + t) * 0x9E3779B1
-			m.in[n] = m.slot(h ^ h>>15)
-			n++
+			in = append(in, h^h>>15)
 		}
 		for j, x := range values {
 			k := uint32(0)
 			if (uint32(x)|256)>>(i+1) == t {
 				k = 1 + uint32(i)<<1 + uint32(x)>>i&1
 			}
-			m.in[n] = m.slot(Hash(base, 0xA00|uint32(j)<<5|k))
-			n++
+			in = append(in, Hash(base, 0xA00|uint32(j)<<5|k))
 		}
-		t = t<<1 | uint32(m.code(c, n, set, kind<<3|uint32(i&7), int(v>>i&1)))
+		t = t<<1 | uint32(m.code(c, in, set, kind<<3|uint32(i&7), int(v>>i&1)))
 	}
 	return t - 1<<width
 }

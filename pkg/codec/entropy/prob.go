@@ -17,8 +17,9 @@ const (
 var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1400}
 
 // coins: an estimate gets on to the next rate when these bits of the range,
-// which is as good as chance and the same on both sides, are zero.
-var coins = [7]uint32{0, 0, 0, 1, 3, 7, 15}
+// which is as good as chance and the same on both sides, are zero. From the last
+// rate it never does: the range is at least 1<<24.
+var coins = [8]uint32{0, 0, 0, 1, 3, 7, 15, 1<<21 - 1}
 
 // Bit codes b with the estimate p, and lets it learn.
 func (c *Coder) Bit(p *Prob, b int) int {
@@ -31,18 +32,18 @@ func (c *Coder) Bit(p *Prob, b int) int {
 func (c *Coder) Flag(p *Prob, is bool) bool { return c.Bit(p, Int(is)) == 1 }
 
 // Learn moves the estimate p towards b, which was coded otherwise. It always
-// moves, and is never quite sure.
+// moves, and is never quite sure. It has to stay small enough to be inlined.
 func (c *Coder) Learn(p *Prob, b int) {
-	q, n := uint32(*p^probFlip)>>3, uint32(*p)&7
+	q, n := uint32(*p^probFlip)>>3, *p&7
 	if b == 1 {
 		q = min(q+((probOne-q)*rates[n]+65535)>>16, probOne-1)
 	} else {
 		q = max(q-(q*rates[n]+65535)>>16, 1)
 	}
-	if n < 7 && c.rng>>11&coins[n] == 0 {
+	if c.rng>>11&coins[n] == 0 {
 		n++
 	}
-	*p = Prob(q<<3|n) ^ probFlip
+	*p = (Prob(q<<3) | n) ^ probFlip
 }
 
 // Soften makes copied estimates ready to move on.
