@@ -11,7 +11,6 @@ type clock struct {
 	mean            int64 // of the steps, with 4 fraction bits
 	unit            int64 // µs
 	cost            [4]uint32
-	stale           [16]entropy.Prob
 	run             uint8 // messages that came when expected
 	seen            uint8
 	avg             entropy.Expected
@@ -33,19 +32,6 @@ type times struct {
 }
 
 const maxSince = 31
-
-func (m *times) init() {
-	for i := range m.stale {
-		entropy.Fill(m.stale[i][:])
-	}
-	for i := range m.since {
-		entropy.Fill(m.since[i][:])
-		entropy.Fill(m.sign[i][:])
-		m.weights[i] = entropy.NewWeights
-	}
-	m.by.Init()
-	m.trend.Init()
-}
 
 // saturated is where counts stop.
 const saturated = 255
@@ -94,11 +80,11 @@ func (s *session) time(t *topic, x int64) int64 {
 	missed := s.Blend(&m.weights[side], &m.stale[best][min(k.run, 15)], &m.since[side][s.since], entropy.Int(x != p[best]))
 	if missed == 0 {
 		x = p[best]
-		k.run += uint8(entropy.Int(k.run < saturated))
+		k.run = min(k.run, saturated-1) + 1
 	} else {
 		k.run = 0
 		d := s.Signed(&m.sign[side][k.signs&3], &m.by, &m.trend, &k.avg, x-p[best])
-		k.signs = k.signs<<1 | uint8(entropy.Int(d > 0))
+		push(&k.signs, d > 0)
 		x = p[best] + d
 	}
 	k.see(x, s.now, &p)
@@ -123,7 +109,7 @@ func (k *clock) see(x, now int64, p *[4]int64) {
 		}
 	}
 	k.last = x
-	k.seen += uint8(entropy.Int(k.seen < saturated))
+	k.seen = min(k.seen, saturated-1) + 1
 }
 
 // missCost is what missing by d costs, in 1/256 bits.

@@ -30,7 +30,7 @@ type column struct {
 	changed      [64]entropy.Prob
 	copied       uint8 // how many numbers back the one stands that it copies; 0: none
 	twin         uint8 // likewise the one whose changes its own go with
-	alike        uint8 // bits: whether they did not, the last times
+	alike        uint8 // bits: whether they did, the last times
 	hist         uint8 // bits: whether the last values were other than foreseen
 	seen         uint8
 	busy         uint8 // how often it was other than foreseen
@@ -40,7 +40,6 @@ type column struct {
 	signs        uint8
 	own          *model  // nil: the shared one
 	values       []int64 // the dictionary, ascending
-	room         uint16  // of values
 	plain        bool    // a dictionary did not pay
 	hit          bool    // the last change was found in it
 	gain         int32   // bits that it won
@@ -51,22 +50,6 @@ type model struct {
 	sign, rankSign [4]entropy.Prob
 	known          [8]entropy.Prob
 	by, rank       entropy.Magnitude
-}
-
-func (m *model) init() {
-	for _, ps := range [][]entropy.Prob{m.sign[:], m.rankSign[:], m.known[:]} {
-		entropy.Fill(ps)
-	}
-	m.by.Init()
-	m.rank.Init()
-}
-
-func (m *model) clone() *model {
-	if m == nil {
-		return nil
-	}
-	n := *m
-	return &n
 }
 
 // A busy column gets estimates of its own: 5 % of OBD.
@@ -84,7 +67,7 @@ type neighbours struct {
 
 // number codes x, printed as f.
 func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, format) {
-	if s.Bit(&s.sameFormat, entropy.Int(f != col.format)) == 1 {
+	if s.Flag(&s.sameFormat, f != col.format) {
 		if f = s.format(f); s.Bad {
 			return 0, f
 		}
@@ -113,12 +96,13 @@ func (s *session) number(col *column, n *neighbours, x int64, f format) (int64, 
 		x = s.change(col, p[best], x)
 	}
 	if col.busy > 0 {
-		s.recent = s.recent<<1 | uint8(entropy.Int(x != col.v1))
+		push(&s.recent, x != col.v1)
 	}
 	if x != col.v1 && x != p[predCopy] && best != predCopy {
 		s.findCopy(col, x)
 	}
-	s.news.x, s.news.format, s.news.moved = x, f, x != col.v1
+	news := s.news()
+	news.x, news.format, news.moved = x, f, x != col.v1
 	s.hear()
 	col.see(x, n, &p)
 	return x, f
@@ -169,7 +153,7 @@ func (col *column) see(x int64, n *neighbours, p *[predictors]int64) {
 		col.v2 = x
 	}
 	col.at = n.at
-	col.seen += uint8(entropy.Int(col.seen < saturated))
+	col.seen = min(col.seen, saturated-1) + 1
 }
 
 // findTick looks for the power of ten with which a number that grew by d follows

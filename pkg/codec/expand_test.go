@@ -20,7 +20,7 @@ var randoms = []struct {
 	{"bytes of 1 to 2000", 0, func(r *rand.Rand) stream.Record { return message("t", noise(r, 1+r.IntN(2000))) }},
 	{"bytes of 1 kB", 0, func(r *rand.Rand) stream.Record { return message("t", noise(r, 1<<10)) }},
 	{"bytes of 20 kB", 0, func(r *rand.Rand) stream.Record { return message("t", noise(r, 20<<10)) }},
-	{"bytes in 50 topics", 14, func(r *rand.Rand) stream.Record { return message(fmt.Sprint(r.IntN(50)), noise(r, 100)) }},
+	{"bytes in 50 topics", 0, func(r *rand.Rand) stream.Record { return message(fmt.Sprint(r.IntN(50)), noise(r, 100)) }},
 	{"letters of 1 kB", 0, func(r *rand.Rand) stream.Record { return message("t", letters(r, 1<<10)) }},
 	{"letters of 20 kB", 0, func(r *rand.Rand) stream.Record { return message("t", letters(r, 20<<10)) }},
 	{"letters of 1 to 40", 0, func(r *rand.Rand) stream.Record { return message("t", letters(r, 1+r.IntN(40))) }},
@@ -106,9 +106,9 @@ func rawSize(recs []stream.Record) (n int) {
 	return n
 }
 
-// What no model fits costs 2 % and 16 bytes at most; more where each message has
-// a topic of its own, whose bytes have to prove random first, and 64 bytes once
-// when noise ends a calm in which all was as foreseen.
+// What no model fits costs 2 % and 16 bytes at most; more where times are random,
+// too, or everything about a message is, and 64 bytes once when noise ends a calm
+// in which all was as foreseen.
 func TestExpansion(t *testing.T) {
 	counts := []int{1, 20, 200}
 	if testing.Short() { // under an emulator

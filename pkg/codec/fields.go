@@ -1,7 +1,8 @@
 package codec
 
 import (
-	"github.com/packetboat/packetboat/pkg/codec/entropy"
+	"strconv"
+
 	"github.com/packetboat/packetboat/pkg/stream"
 )
 
@@ -12,42 +13,35 @@ func (s *session) fields(x *ref, r *stream.Record) {
 		g.last, g.format = make([]int64, len(cs.numbers)), make([]format, len(cs.numbers))
 	}
 	near := neighbours{at: r.Time, shapeSeen: g.seen}
-	start := len(s.out)
-	var at struct{ token, number, binary, flag int }
+	start, tokens, last := len(s.out), s.tokens, &token{}
 	for i := range g.parts {
 		p := &g.parts[i]
 		if s.Decoding {
 			s.out = append(s.out, p.text...)
 		}
 		s.Spend(1)
-		t := &token{}
-		if !s.Decoding && at.token < len(s.tokens) {
-			t = &s.tokens[at.token]
+		t := last
+		if p.kind != tokenSum && len(tokens) > 0 {
+			t, tokens = &tokens[0], tokens[1:]
 		}
-		at.token++
 		switch p.kind {
 		case tokenNumber:
-			near.shape, near.shapeFormat = g.last[at.number], g.format[at.number]
-			col := &cs.numbers[at.number]
+			col := &cs.numbers[p.column]
+			near.shape, near.shapeFormat = g.last[p.column], g.format[p.column]
 			older := col.v1
 			v, f := s.number(col, &near, t.x, t.format)
-			g.last[at.number], g.format[at.number] = v, f
+			g.last[p.column], g.format[p.column] = v, f
 			near.before, near.value, near.older = true, v, older
 			if s.Decoding {
 				s.out = f.append(s.out, v)
 			}
-			at.number++
 		case tokenHex:
-			s.hexBytes(cs.bytes[at.binary], p, t.text)
-			at.binary++
+			s.hexBytes(&cs.bytes[p.column], p, t.text)
 		case tokenWord:
-			s.word(cs.bytes[at.binary], t.text)
-			at.binary++
+			s.word(&cs.bytes[p.column], t.text)
 		case tokenFlag:
-			s.flag(&cs.flags[at.flag], t.text)
-			at.flag++
+			s.flag(&cs.flags[p.column], t.text)
 		case tokenSum:
-			at.token-- // has no token
 			if s.Decoding {
 				sum := xor(s.out[start+1 : len(s.out)-1])
 				s.out = append(s.out, upper[sum>>4], upper[sum&15])
@@ -73,7 +67,7 @@ func (s *session) hexBytes(b *octets, p *part, text []byte) {
 
 // word codes a word that is one of a kind, but may come again.
 func (s *session) word(b *octets, text []byte) {
-	if s.Bit(&b.same, entropy.Int(string(text) != string(b.now))) == 1 {
+	if s.Flag(&b.same, string(text) != string(b.now)) {
 		text = s.words.word(s, text, maxWord)
 		if s.Bad {
 			return
@@ -88,13 +82,8 @@ func (s *session) word(b *octets, text []byte) {
 }
 
 func (s *session) flag(f *flag, text []byte) {
-	v := s.Bit(&f.p[f.hist&7], entropy.Int(len(text) == len("true")))
-	f.hist = f.hist<<1 | uint8(v)
-	switch {
-	case !s.Decoding:
-	case v == 1:
-		s.out = append(s.out, "true"...)
-	default:
-		s.out = append(s.out, "false"...)
+	is := s.Flag(&f.p[f.hist&7], len(text) == len("true"))
+	if push(&f.hist, is); s.Decoding {
+		s.out = strconv.AppendBool(s.out, is)
 	}
 }

@@ -29,24 +29,27 @@ const (
 	minMove  = 3 // places; shorter ones are alike by chance
 )
 
-// hear keeps s.news, the number at hand, and makes room for the next.
+// news is the number at hand.
+func (s *state) news() *heard { return &s.heard[s.heardAt%heardMax] }
+
+// hear goes on to the next number.
 func (s *state) hear() {
-	s.heard[s.heardAt%heardMax], s.news = s.news, heard{}
 	s.heardAt++
+	*s.news() = heard{}
 }
 
 // back is the number that was coded k numbers back; 0: none.
-func (s *state) back(k uint8) (h heard) {
-	if k > 0 {
-		h = s.heard[(s.heardAt-k)%heardMax]
+func (s *state) back(k uint8) *heard {
+	if k == 0 {
+		return &heard{}
 	}
-	return h
+	return &s.heard[(s.heardAt-k)%heardMax]
 }
 
 // findCopy looks for a number that has just become x.
 func (s *state) findCopy(col *column, x int64) {
 	for k := uint8(1); k < heardMax; k++ {
-		if h := &s.heard[(s.heardAt-k)%heardMax]; h.x == x && h.format == col.format && h.moved {
+		if h := s.back(k); h.x == x && h.format == col.format && h.moved {
 			col.copied = k
 			return
 		}
@@ -56,13 +59,13 @@ func (s *state) findCopy(col *column, x int64) {
 // findTwin looks for a number that has moved by rank, if the twin did not three
 // times.
 func (s *state) findTwin(col *column, rank int32) {
-	if col.alike&7 != 7 {
+	if col.alike&7 != 0 {
 		return
 	}
 	col.twin = 0
 	for k := uint8(1); k < heardMax && entropy.Abs(int64(rank)) >= minMove; k++ {
-		if h := &s.heard[(s.heardAt-k)%heardMax]; h.rank == rank && h.change == changeKnown {
-			col.twin, col.alike = k, 0xfe
+		if h := s.back(k); h.rank == rank && h.change == changeKnown {
+			col.twin, col.alike = k, 1
 			return
 		}
 	}

@@ -20,7 +20,7 @@ func (d *Decoder) decodeAnyway(coded []byte, limits Limits) ([]stream.Record, er
 	s := &d.s
 	s.StartDecoding(coded, 4*most+2*limits.Records) // as records does
 	s.crc, s.out = 0, nil
-	n, _ := s.batch(0, 0)
+	n := s.batch(0, 0)
 	if s.Bad || n == 0 {
 		return nil, ErrCorrupt
 	}

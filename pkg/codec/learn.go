@@ -231,7 +231,7 @@ func (d *Decoder) records(body []byte, first uint64, seed uint32, limits Limits,
 	most = min(most, limits.Bytes)
 	s.StartDecoding(body[:end], 4*most+2*limits.Records)
 	s.crc, s.out = seed, make([]byte, 0, min(d.size, most)) // as the body before
-	n, _ := s.batch(0, 0)
+	n := s.batch(0, 0)
 	switch {
 	case s.Bad || n == 0:
 		return nil, corrupt("the head of a body")

@@ -91,8 +91,8 @@ func TestSmallState(t *testing.T) {
 		}
 		size = len(l.send1(recs...))
 	}
-	if l.d.s.live != len(recs) || size > 40 {
-		t.Errorf("%d topics are known, 100 messages take %d bytes, the state %d", l.d.s.live, size, l.d.s.used)
+	if len(l.d.s.topics) != len(recs) || size > 40 {
+		t.Errorf("%d topics are known, 100 messages take %d bytes, the state %d", len(l.d.s.topics), size, l.d.s.used)
 	}
 }
 

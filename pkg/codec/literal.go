@@ -5,7 +5,7 @@ import "github.com/packetboat/packetboat/pkg/codec/entropy"
 // literal codes text that is new, byte by byte: contexts of the three bytes
 // before, and what followed the last time that these came.
 type literal struct {
-	mix  *entropy.Mixer
+	mix  entropy.Mixer
 	past []byte       // up to maxPast
 	at   [1024]uint16 // where the three bytes before were last, by hash
 
@@ -18,63 +18,40 @@ type literal struct {
 }
 
 const (
-	literalSlots   = 1 << 10
-	literalSlotMax = 1 << 14
-	literalSets    = 4
-	maxPast        = 8 << 10
-	keptPast       = 2 << 10
+	maxPast  = 8 << 10
+	keptPast = 2 << 10
 )
 
-func newLiteral(limit int) *literal {
-	return &literal{mix: entropy.NewMixer(literalSlots, min(literalSlotMax, limit/tableShare), literalSets), past: make([]byte, 0, maxPast)}
-}
-
-func (l *literal) clone() *literal {
-	return &literal{mix: l.mix.Clone(), at: l.at, past: append(make([]byte, 0, maxPast), l.past...)}
+// text codes any v after its length. What it gives is valid until the next call.
+func (l *literal) text(s *session, v []byte, limit int) []byte {
+	n := s.Magnitude(&s.length, uint64(len(v))+1) - 1
+	if n > uint64(limit) {
+		s.Fail()
+		return nil
+	}
+	return l.bytes(s, v, int(n), false)
 }
 
 // word codes v, which has no zero bytes, and a zero byte behind it. What it
 // gives is valid until the next call.
-func (l *literal) word(s *session, v []byte, limit int) []byte {
+func (l *literal) word(s *session, v []byte, limit int) []byte { return l.bytes(s, v, limit+1, true) }
+
+// bytes codes n bytes, or up to a zero byte within n.
+func (l *literal) bytes(s *session, v []byte, n int, word bool) []byte {
 	s.used += l.mix.Grow()
-	l.begin()
-	for i := 0; ; i++ {
-		b := byte(0)
-		if i < len(v) {
-			b = v[i]
-		}
-		if b = l.byte(s, b); b == 0 {
+	l.out, l.last, l.from, l.held, l.n = l.out[:0], 0, 0, 0, 0
+	for i := 0; i < n && !s.Bad; i++ {
+		b := l.byte(s, at(v, i))
+		if b == 0 && word {
 			return l.out
 		}
-		if s.Spend(1); s.Bad || len(l.out) == limit {
-			s.Fail()
-			return nil
-		}
 		l.out = append(l.out, b)
-	}
-}
-
-// text codes any v after its length. What it gives is valid until the next call.
-func (l *literal) text(s *session, v []byte, limit int) []byte {
-	s.used += l.mix.Grow()
-	l.begin()
-	n := s.Magnitude(&s.length, uint64(len(v))+1) - 1
-	if n > uint64(limit) {
-		s.Fail()
-	}
-	for i := 0; i < int(n) && !s.Bad; i++ {
-		b := byte(0)
-		if i < len(v) {
-			b = v[i]
-		}
-		l.out = append(l.out, l.byte(s, b))
 		s.Spend(1)
 	}
+	if word {
+		s.Fail()
+	}
 	return l.out
-}
-
-func (l *literal) begin() {
-	l.out, l.last, l.from, l.held, l.n = l.out[:0], 0, 0, 0, 0
 }
 
 // byte codes one byte.

@@ -3,6 +3,8 @@ package codec
 import (
 	"bytes"
 	"hash/crc32"
+	"math/bits"
+	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
 	"github.com/packetboat/packetboat/pkg/stream"
@@ -19,6 +21,7 @@ type session struct {
 	names map[string]int32
 	texts map[string]int32
 
+	guess  [followers]guess
 	text   []byte
 	tokens []token
 	hex    []byte
@@ -27,39 +30,29 @@ type session struct {
 	crc    uint32 // of the payloads so far
 	left   int    // bytes of content that may still come out of this body
 
+	noise               int // the encoder's own: chunks of bytes on which models lost, of late
 	spelled, octetsDone int // bytes of this body that models have coded
 }
 
-// batch codes what all records of a body have in common: how many there are, and
-// the unit of their times.
-func (s *session) batch(n int, unit int64) (int, int64) {
+// batch codes what all records of a body have in common: how many there are,
+// which it gives, and the unit of their times.
+func (s *session) batch(n int, unit int64) int {
 	s.spelled, s.octetsDone = 0, 0
-	if s.Bit(&s.sameCount, entropy.Int(n != s.count)) == 1 {
-		v := s.Magnitude(&s.countM, uint64(n))
-		if v > MaxRecords {
+	if s.Flag(&s.sameCount, n != s.count) {
+		s.count = int(min(s.Magnitude(&s.counts, uint64(n)), MaxRecords+1))
+	}
+	if s.Flag(&s.sameUnit, unit != s.unit) {
+		k := s.Direct(uint64(slices.Index(units[:], unit)), 2)
+		if k >= uint64(len(units)) {
 			s.Fail()
-			return 0, 1
+			return 0
 		}
-		n = int(v)
-	} else {
-		n = s.count
+		s.now, s.unit = rescale(s.now, s.unit, units[k]), units[k]
 	}
-	s.count = n
-	k := 0
-	for k < len(units)-1 && units[k] != unit {
-		k++
-	}
-	same := s.Bit(&s.sameUnit, entropy.Int(unit != s.unit)) == 0
-	if same {
-		unit = s.unit
-	} else if k = int(s.Direct(uint64(k), 2)); k < len(units) {
-		unit = units[k]
-	} else {
+	if s.count > MaxRecords {
 		s.Fail()
-		return 0, 1
 	}
-	s.now, s.unit = rescale(s.now, s.unit, unit), unit
-	return n, unit
+	return s.count
 }
 
 // record codes a message. Decoding, what it gives aliases s.out.
@@ -92,13 +85,9 @@ func (s *session) record(r *stream.Record) {
 // about codes what is beside topic, time and payload: nearly always as the last
 // time.
 func (s *session) about(t *topic, r *stream.Record) {
-	meta := byte(0)
-	if !s.Decoding {
-		meta = metaOf(r)
-	}
-	if s.Bit(&s.sameMeta, entropy.Int(meta != t.meta)) == 1 {
-		meta = byte(s.Direct(uint64(meta), 7))
-		t.meta = meta
+	meta := metaOf(r)
+	if s.Flag(&s.sameMeta, meta != t.meta) {
+		t.meta = byte(s.Direct(uint64(meta), 7))
 	}
 	meta = t.meta
 	s.meta = meta
@@ -118,19 +107,20 @@ func (s *session) about(t *topic, r *stream.Record) {
 // bootTime codes the boot id, and the monotonic time by how far it is from going
 // with the message's.
 func (s *session) bootTime(r *stream.Record) {
-	if s.Bit(&s.sameBoot, entropy.Int(r.Boot != s.boot)) == 1 {
+	if s.Flag(&s.sameBoot, r.Boot != s.boot) {
 		for i := range s.boot {
 			s.boot[i] = byte(s.Direct(uint64(r.Boot[i]), 8))
 		}
 	}
-	r.Boot = s.boot
 	foreseen := s.mono + r.Time - s.monoAt
-	if s.Bit(&s.sameMono, entropy.Int(r.Mono != foreseen)) == 1 {
-		r.Mono = foreseen + s.Signed(&s.monoSign, &s.monoM, &s.monoTrend, &s.monoAvg, r.Mono-foreseen)
+	off := r.Mono - foreseen
+	if s.Flag(&s.sameMono, off != 0) {
+		off = s.Signed(&s.monoSign, &s.monos, &s.monoTrend, &s.monoAvg, off)
 	} else {
-		r.Mono = foreseen
+		off = 0
 	}
-	s.mono, s.monoAt = r.Mono, r.Time
+	s.mono, s.monoAt = foreseen+off, r.Time
+	r.Boot, r.Mono = s.boot, s.mono
 	s.crc = crc32.Update(s.crc, castagnoli, s.boot[:])
 	s.Note(uint32(r.Mono))
 	s.Note(uint32(uint64(r.Mono) >> 32))
@@ -141,7 +131,7 @@ func (s *session) properties(t *topic, r *stream.Record) {
 	if !s.Decoding {
 		s.props = appendProperties(s.props[:0], r.Properties)
 	}
-	if s.Bit(&s.sameProps, entropy.Int(!bytes.Equal(s.props, t.props))) == 1 {
+	if s.Flag(&s.sameProps, !bytes.Equal(s.props, t.props)) {
 		s.props = append(s.props[:0], s.words.text(s, s.props, MaxBytes)...)
 		known := s.props[:min(len(s.props), maxBytes)] // longer ones never come again
 		s.charge(t, -cap(t.props))
@@ -171,27 +161,22 @@ func (s *session) payload(t *topic, r *stream.Record) {
 	if !s.Decoding {
 		rank, kind = s.shapeOf(t, r.Payload)
 	}
-	n := len(t.refs)
 	at := 0
-	for at < n {
+	for ; at < len(t.refs); at++ {
 		p := &s.rank[min(at, 15)]
 		if at == 0 {
 			p = &t.same
 		}
-		if s.Bit(p, entropy.Int(at != rank)) == 0 {
+		if !s.Flag(p, at != rank) {
 			break
 		}
-		at++
 	}
-	switch {
-	case at == n:
-		if s.newShape(t, kind); s.Bad {
-			return
-		}
-	case at > 0:
+	if at < len(t.refs) {
 		x := t.refs[at]
 		copy(t.refs[1:at+1], t.refs[:at])
 		t.refs[0] = x
+	} else if s.newShape(t, kind); s.Bad {
+		return
 	}
 	switch x := &t.refs[0]; x.kind {
 	case shapeTemplate:
@@ -215,30 +200,25 @@ func (s *session) shapeOf(t *topic, p []byte) (rank int, kind byte) {
 			return 0, shapeTemplate
 		}
 	}
-	kind = shapeBytes
 	if isText(p) {
-		kind = shapeText
 		if s.split(p) {
 			id, known := s.texts[string(s.text)]
-			if known {
-				for i := range t.refs {
-					if x := &t.refs[i]; x.kind == shapeTemplate && x.template == id && s.formats(x.cols) {
-						return i, shapeTemplate
-					}
+			for i := range t.refs {
+				if x := &t.refs[i]; known && x.kind == shapeTemplate && x.template == id && s.formats(x.cols) {
+					return i, shapeTemplate
 				}
 			}
 			if s.formats(s.sharing(t)) {
 				return len(t.refs), shapeTemplate
 			}
 		}
-		if len(p) <= maxBytes {
-			kind = shapeBytes
-		}
+		kind = shapeText
 	}
-	for i := range t.refs {
-		if t.refs[i].kind == kind {
-			return i, kind
-		}
+	if len(p) <= maxBytes || kind != shapeText {
+		kind = shapeBytes
+	}
+	if i := slices.IndexFunc(t.refs, func(x ref) bool { return x.kind == kind }); i >= 0 {
+		return i, kind
 	}
 	return len(t.refs), kind
 }
@@ -252,16 +232,11 @@ func (s *session) formats(cols *columns) bool {
 		if t.kind != tokenNumber {
 			continue
 		}
-		n, ok := parseNumber(t.text)
-		if !ok {
-			return false
-		}
-		var f format
-		fresh := true
+		f, fresh, ok := format{}, true, false
 		if cols != nil {
 			f, fresh = cols.numbers[k].format, cols.numbers[k].seen == 0
 		}
-		if t.x, t.format, ok = f.fit(n, t.text, fresh); !ok {
+		if t.x, t.format, ok = f.fit(t.decimal, t.text, fresh); !ok {
 			return false
 		}
 		k++
@@ -271,18 +246,20 @@ func (s *session) formats(cols *columns) bool {
 
 // sharing finds columns of the topic that take the tokens at hand.
 func (s *session) sharing(t *topic) *columns {
-next:
+	kinds := s.hex[:0]
+	for i := range s.tokens {
+		kinds = append(kinds, s.tokens[i].kind)
+	}
+	s.hex = kinds
+	return t.columns(kinds)
+}
+
+// columns finds those of the topic for tokens of such kinds, if there are any.
+func (t *topic) columns(kinds []byte) *columns {
 	for i := range t.refs {
-		cs := t.refs[i].cols
-		if cs == nil || len(cs.kinds) != len(s.tokens) {
-			continue
+		if cs := t.refs[i].cols; cs != nil && bytes.Equal(cs.kinds, kinds) {
+			return cs
 		}
-		for k := range s.tokens {
-			if s.tokens[k].kind != cs.kinds[k] {
-				continue next
-			}
-		}
-		return cs
 	}
 	return nil
 }
@@ -290,9 +267,8 @@ next:
 // newShape codes a shape that the topic does not know, and puts it first.
 func (s *session) newShape(t *topic, kind byte) {
 	x := ref{}
-	x.kind = byte(s.Bit(&s.kind[0], entropy.Int(kind != shapeTemplate)))
-	if x.kind == 1 {
-		x.kind += byte(s.Bit(&s.kind[1], entropy.Int(kind == shapeText)))
+	if s.Flag(&s.kind[0], kind != shapeTemplate) {
+		x.kind = shapeBytes + byte(s.Bit(&s.kind[1], entropy.Int(kind == shapeText)))
 	}
 	switch x.kind {
 	case shapeTemplate:
@@ -301,11 +277,15 @@ func (s *session) newShape(t *topic, kind byte) {
 		}
 		g := s.templates[x.template]
 		g.refs++
-		x.cols = s.columnsFor(t, g)
+		if x.cols = t.columns(g.kinds); x.cols == nil {
+			x.cols = s.newColumns(g.kinds)
+			all, _ := x.cols.size()
+			s.charge(t, all)
+		}
 		x.cols.refs++
 	case shapeBytes:
-		s.binaries++
-		x.bytes = &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew}
+		b := s.newOctets()
+		x.bytes = &b
 		s.charge(t, sizeOctets)
 	}
 	if len(t.refs) == maxTemplates {
@@ -313,28 +293,19 @@ func (s *session) newShape(t *topic, kind byte) {
 		t.refs = t.refs[:maxTemplates-1]
 	}
 	s.charge(t, sizeRef)
-	t.refs = append(t.refs, ref{})
-	copy(t.refs[1:], t.refs)
-	t.refs[0] = x
+	t.refs = slices.Insert(t.refs, 0, x)
 }
 
 // newTemplate codes a template: the one that a topic took up last, as when a
 // car's sensors come one after the other for the first time, one that is known,
 // or a text.
 func (s *session) newTemplate() int32 {
-	id, known := int32(-1), false
-	if !s.Decoding {
-		id, known = s.texts[string(s.text)]
-	}
-	if s.template >= 0 && s.Bit(&s.again, entropy.Int(!known || id != s.template)) == 0 {
+	id, known := s.texts[string(s.text)]
+	if s.template >= 0 && !s.Flag(&s.again, !known || id != s.template) {
 		return s.template
 	}
-	if len(s.templates) > len(s.freeTemplates) && s.Bit(&s.known, entropy.Int(!known)) == 0 {
-		n := 0
-		for 1<<n < len(s.templates) {
-			n++
-		}
-		id = int32(s.Direct(uint64(id), n))
+	if len(s.templates) > len(s.freeTemplates) && !s.Flag(&s.known, !known) {
+		id = int32(s.Direct(uint64(id), idBits(len(s.templates))))
 		if int(id) >= len(s.templates) || s.templates[id] == nil {
 			s.Fail()
 			return -1
@@ -355,37 +326,8 @@ func (s *session) newTemplate() int32 {
 	return id
 }
 
-// columnsFor gives the columns for a template: those of another one of the topic
-// with the same kinds of tokens, or new ones.
-func (s *session) columnsFor(t *topic, g *template) *columns {
-	for i := range t.refs {
-		if cs := t.refs[i].cols; cs != nil && string(cs.kinds) == string(g.kinds) {
-			return cs
-		}
-	}
-	cs := &columns{kinds: g.kinds}
-	count := [tokenFlag + 1]int{}
-	for _, k := range g.kinds {
-		count[k]++
-	}
-	cs.numbers, cs.flags = make([]column, 0, count[tokenNumber]), make([]flag, 0, count[tokenFlag])
-	cs.bytes = make([]*octets, 0, count[tokenHex]+count[tokenWord])
-	for _, k := range g.kinds {
-		switch k {
-		case tokenNumber:
-			col := column{changed: s.changed, alike: 7}
-			entropy.Soften(col.changed[:], 3)
-			cs.numbers = append(cs.numbers, col)
-		case tokenHex, tokenWord:
-			s.binaries++
-			cs.bytes = append(cs.bytes, &octets{key: entropy.Hash(s.binaries, 99), sameLength: entropy.ProbNew, same: entropy.ProbNew, raw: entropy.ProbNew})
-		case tokenFlag:
-			f := flag{}
-			entropy.Fill(f.p[:])
-			cs.flags = append(cs.flags, f)
-		}
-	}
-	all, _ := cs.size()
-	s.charge(t, all)
-	return cs
-}
+// idBits is in how many bits an id of n fits.
+func idBits(n int) int { return bits.Len(uint(max(n-1, 0))) }
+
+// push makes is the lowest of the bits that say how it was the last times.
+func push(history *uint8, is bool) { *history = *history<<1 | uint8(entropy.Int(is)) }

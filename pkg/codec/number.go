@@ -72,9 +72,9 @@ func (f format) append(dst []byte, x int64) []byte {
 // decimal is a number as it stands in a text.
 type decimal struct {
 	x        int64 // without the point
-	decimals int
-	width    int // digits before the point, if the first of several is a zero
-	zeros    int // at the end of x; many for 0
+	decimals uint8
+	width    uint8 // digits before the point, if the first of several is a zero
+	zeros    uint8 // at the end of x
 }
 
 // scanNumber gives the length of the number at the start of s: 0 if there is
@@ -84,7 +84,7 @@ func scanNumber(s []byte) int {
 	if len(s) > 0 && s[0] == '-' {
 		start = 1
 	}
-	end := start + digits(s[start:])
+	end := start + word(s[start:], isDigit)
 	switch {
 	case end == start:
 		return 0
@@ -93,28 +93,18 @@ func scanNumber(s []byte) int {
 	case end+1 >= len(s) || s[end] != '.':
 		return end
 	}
-	fraction := digits(s[end+1:])
-	if fraction == 0 {
+	fraction := word(s[end+1:], isDigit)
+	all := end + 1 + fraction
+	if fraction == 0 || fraction > maxDecimals || all-1-start > maxDigits && significant(s[start:all]) > maxDigits {
 		return end
 	}
-	significant, leading := 0, true
-	for _, b := range s[start : end+1+fraction] {
-		if leading = leading && (b == '0' || b == '.'); !leading && b != '.' {
-			significant++
-		}
-	}
-	if significant > maxDigits || fraction > maxDecimals {
-		return end
-	}
-	return end + 1 + fraction
+	return all
 }
 
-func digits(s []byte) int {
-	n := 0
-	for n < len(s) && s[n]-'0' < 10 {
-		n++
-	}
-	return n
+// significant is how many digits a number has, without zeros before them.
+func significant(s []byte) int {
+	s = bytes.TrimLeft(s, "0.")
+	return len(s) - bytes.Count(s, []byte("."))
 }
 
 // parseNumber reads what scanNumber found; false for -0, which no integer is.
@@ -126,7 +116,7 @@ func parseNumber(s []byte) (n decimal, ok bool) {
 	whole := len(s)
 	for i, b := range s {
 		if b == '.' {
-			whole, n.decimals = i, len(s)-i-1
+			whole, n.decimals = i, uint8(len(s)-i-1)
 			continue
 		}
 		n.x = n.x*10 + int64(b-'0')
@@ -135,10 +125,7 @@ func parseNumber(s []byte) (n decimal, ok bool) {
 		}
 	}
 	if whole > 1 && s[0] == '0' {
-		n.width = whole
-	}
-	if n.x == 0 {
-		n.zeros = 255
+		n.width = uint8(whole)
 	}
 	if negative {
 		n.x = -n.x
@@ -171,54 +158,42 @@ var powers = func() (p [maxDigits + 1]int64) {
 
 // under gives the integer that f prints as text, which is n.
 func (f format) under(n decimal, text []byte) (int64, bool) {
-	x, ok := scale(n.x, f.unit()-n.decimals)
+	x, ok := scale(n.x, f.unit()-int(n.decimals))
 	if !ok || !f.valid() {
 		return 0, false
 	}
 	if f.strip != stripNot {
-		return x, f.prints(x, text)
+		var b [96]byte
+		return x, bytes.Equal(f.append(b[:0], x), text)
 	}
 	// The same, without printing it.
-	whole := len(text)
-	if text[0] == '-' {
-		whole--
-	}
+	whole := len(text) - entropy.Int(text[0] == '-')
 	if n.decimals > 0 {
-		whole -= n.decimals + 1
+		whole -= int(n.decimals) + 1
 	}
-	fits := whole >= int(f.width)
-	if n.width > 0 {
-		fits = whole == int(f.width)
-	}
-	return x, fits && n.decimals == int(f.decimals)
-}
-
-func (f format) prints(x int64, text []byte) bool {
-	var b [96]byte
-	return bytes.Equal(f.append(b[:0], x), text)
+	return x, n.decimals == f.decimals && (whole == int(f.width) || whole > int(f.width) && n.width == 0)
 }
 
 // fit finds the integer and a format for text, which is n: the column's own
 // format f if that prints it, else one near it that also prints what f does, so
 // that the column's past keeps its meaning.
-func (f format) fit(n decimal, text []byte, fresh bool) (int64, format, bool) {
+func (f format) fit(n decimal, text []byte, fresh bool) (x int64, g format, ok bool) {
 	if !fresh {
-		if x, ok := f.under(n, text); ok {
+		if x, ok = f.under(n, text); ok {
 			return x, f, true
 		}
 	}
-	g := f.widened(n, fresh)
-	if x, ok := g.under(n, text); ok {
-		return x, g, true
+	g = f.widened(n, fresh)
+	if x, ok = g.under(n, text); !ok {
+		g = format{decimals: n.decimals, width: n.width}
+		x, ok = g.under(n, text)
 	}
-	g = format{decimals: uint8(min(n.decimals, 255)), width: uint8(min(n.width, 255))}
-	x, ok := g.under(n, text)
 	return x, g, ok
 }
 
 // widened is f so that it may print n too.
 func (f format) widened(n decimal, fresh bool) format {
-	g := format{decimals: uint8(n.decimals), width: uint8(n.width)}
+	g := format{decimals: n.decimals, width: n.width}
 	if !fresh {
 		if n.width == 0 {
 			g.width = f.width
@@ -238,7 +213,7 @@ func (f format) widened(n decimal, fresh bool) format {
 	// Zeros that all numbers of a column end with are not part of the integer.
 	switch {
 	case n.x != 0 && n.zeros >= 2:
-		g.zeros = min(uint8(min(n.zeros, 255)), g.decimals)
+		g.zeros = min(n.zeros, g.decimals)
 	case n.x == 0 && (!fresh || g.decimals > 1):
 		g.zeros = g.decimals
 	}

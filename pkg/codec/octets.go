@@ -14,9 +14,8 @@ import (
 // octets is what is known of the bytes at one place of a topic's payloads.
 type octets struct {
 	key        uint32
-	now, older []byte  // the last two payloads, of which maxBytes are kept
-	hist       []uint8 // by position, bits: whether it changed
-	step       []uint8 // by position: length in bits of the changes, with 4 fraction bits
+	now, older []byte     // the last two payloads, of which maxBytes are kept
+	places     []position // by position
 	sameLength entropy.Prob
 	same       entropy.Prob // of a word
 	raw        entropy.Prob
@@ -31,32 +30,34 @@ const (
 	stepNew      = 64
 	chunkSize    = 64  // bytes that are raw or not, together
 	rawAfter     = 512 // of lost
+	noisy        = 8   // chunks that lost, more than gained
 	rawFor       = 16  // chunks
-	mixerSlots   = 1 << 12
-	mixerSlotMax = 1 << 16
 	mixerSets    = 1024
 )
 
-func (b *octets) clone() *octets {
-	if b == nil {
-		return nil
-	}
-	n := *b
-	n.now, n.older = cloneBytes(b.now), cloneBytes(b.older)
-	n.hist, n.step = cloneBytes(b.hist), cloneBytes(b.step)
-	return &n
+// position is what is known of the bytes at one place.
+type position struct {
+	hist uint8 // bits: whether it changed
+	step uint8 // length in bits of the changes, with 4 fraction bits, ^ stepNew
 }
 
-func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*cap(b.hist) }
+func (s *state) newOctets() octets {
+	s.binaries++
+	return octets{key: entropy.Hash(s.binaries, 99)}
+}
+
+func (b octets) clone() octets {
+	b.now, b.older, b.places = clone(b.now), clone(b.older), clone(b.places)
+	return b
+}
+
+func (b *octets) size() int { return sizeOctets + cap(b.now) + cap(b.older) + 2*cap(b.places) }
 
 // octets codes the bytes v; decoding, it appends them to dst.
 func (s *session) octets(b *octets, v, dst []byte) []byte {
-	if s.mix == nil {
-		s.mix = s.mixer(mixerSlots, mixerSlotMax, mixerSets)
-	}
 	s.used += s.mix.Grow()
 	n := len(v)
-	if s.Bit(&b.sameLength, entropy.Int(n != b.length)) == 1 {
+	if s.Flag(&b.sameLength, n != b.length) {
 		b.length = int(min(s.Magnitude(&s.length, uint64(n)+1)-1, 1<<30))
 	}
 	if n = b.length; s.Decoding {
@@ -65,38 +66,27 @@ func (s *session) octets(b *octets, v, dst []byte) []byte {
 		}
 		dst = slices.Grow(dst, n)
 	}
-	was := b.size()
-	keep := min(n, maxBytes)
-	had := len(b.older)
-	b.older = room(b.older, keep)
-	clear(b.older[min(had, keep):])
-	for i := len(b.hist); i < min(n, maxPositions); i++ {
-		b.hist, b.step = room(b.hist, i+1), room(b.step, i+1)
-		b.hist[i], b.step[i] = 0, stepNew
-	}
-	if n > chunkSize && s.Bit(&b.same, entropy.Int(n != len(b.now) || n > maxBytes || string(v) != string(b.now))) == 0 {
+	was, had := b.size(), len(b.older)
+	b.older = room(b.older, min(n, maxBytes))
+	clear(b.older[min(had, len(b.older)):])
+	b.places = room(b.places, max(len(b.places), min(n, maxPositions)))
+	s.charge(s.current, b.size()-was)
+	if n > chunkSize && !s.Flag(&b.same, n != len(b.now) || n > maxBytes || string(v) != string(b.now)) {
 		if n != len(b.now) {
 			s.Fail()
 			return dst
 		}
-		b.older = append(b.older[:0], b.now...)
-		s.charge(s.current, b.size()-was)
+		copy(b.older, b.now)
 		if s.Decoding {
 			dst = append(dst, b.now...)
 		}
 		return dst
 	}
 	x := byteWalk{session: s, b: b, next: b.older}
-	for at := 0; at < n && !s.Bad; at += chunkSize {
-		end := min(at+chunkSize, n)
-		var part []byte
-		if !s.Decoding {
-			part = v[at:end]
-		}
-		dst = x.chunk(at, end-at, part, dst)
+	for i := 0; i < n && !s.Bad; i += chunkSize {
+		dst = x.chunk(i, min(i+chunkSize, n), v, dst)
 	}
 	b.older, b.now = b.now, b.older
-	s.charge(s.current, b.size()-was)
 	return dst
 }
 
@@ -110,84 +100,77 @@ type byteWalk struct {
 	last    byte
 }
 
-// chunk codes n bytes from position at.
-func (x *byteWalk) chunk(at, n int, v, dst []byte) []byte {
+// chunk codes the bytes from position i to end. Whether models pay is the
+// encoder's to learn; the decoder is told.
+func (x *byteWalk) chunk(i, end int, v, dst []byte) []byte {
 	b := x.b
-	x.octetsDone += n
-	raw := x.octetsDone > maxOctets
-	if !raw {
-		raw = x.Bit(&b.raw, entropy.Int(b.rest > 0)) == 1
-	}
-	before := x.Spent()
-	for i := range n {
-		c := byte(0)
-		if !x.Decoding {
-			c = v[i]
-		}
+	x.octetsDone += end - i
+	raw := x.octetsDone > maxOctets || x.Flag(&b.raw, b.rest > 0)
+	fair := x.Spent() + (end-i)*8*16
+	for ; i < end; i++ {
+		c := at(v, i)
 		if raw {
 			c = byte(x.Direct(uint64(c), 8))
-			if at+i < len(x.next) {
-				x.next[at+i] = c
-			}
 		} else {
-			c = x.byteAt(at+i, c)
+			c = x.byteAt(i, c)
+		}
+		if i < len(x.next) {
+			x.next[i] = c
 		}
 		if x.Decoding {
 			dst = append(dst, c)
 		}
 	}
-	if !x.Decoding {
-		b.weigh(raw, x.Spent()-before-n*8*16)
+	switch {
+	case x.Decoding:
+	case raw:
+		b.rest = max(b.rest-1, 0)
+	default:
+		lost := x.Spent() - fair
+		// Where one place is noise, others will be: they need less of a proof.
+		if x.noise = max(x.noise+1-2*entropy.Int(lost <= 0), 0); x.noise > noisy {
+			x.noise = noisy
+			b.lost += rawAfter / 2
+		}
+		if b.lost = max(b.lost+lost, -rawAfter); b.lost > rawAfter {
+			b.lost, b.rest = 0, rawFor
+		}
 	}
 	return dst
 }
 
-// weigh learns whether models pay; the decoder is told.
-func (b *octets) weigh(raw bool, lost int) {
-	if raw {
-		b.rest = max(b.rest-1, 0)
-		return
+// at is the byte of p at i, 0 behind its end.
+func at(p []byte, i int) byte {
+	if i < len(p) {
+		return p[i]
 	}
-	if b.lost = max(b.lost+lost, -rawAfter); b.lost > rawAfter {
-		b.lost, b.rest = 0, rawFor
-	}
+	return 0
 }
 
 // byteAt codes the byte at position i.
 func (x *byteWalk) byteAt(i int, c byte) byte {
-	b, m := x.b, x.mix
-	was, older := byte(0), byte(0)
-	if i < len(b.now) {
-		was = b.now[i]
-	}
-	if i < len(x.next) {
-		older = x.next[i]
-	}
+	was, older := at(x.b.now, i), at(x.next, i)
 	pos := min(i, maxPositions-1)
-	hist := uint32(b.hist[pos])
-	base := entropy.Hash(b.key, uint32(pos))
+	place := &x.b.places[pos]
+	base, hist, step := entropy.Hash(x.b.key, uint32(pos)), uint32(place.hist), place.step^stepNew
 	set := base >> 22 & (mixerSets/2 - 1)
 	contexts := [3]uint32{
 		entropy.Hash(base, 0x100|hist), entropy.Hash(base, 0x200|x.changed&15), entropy.Hash(base, 0x400|hist&3<<4|x.changed&3),
 	}
-	if m.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
-		c = x.newByte(b.step[pos], base, set, was, older, c)
+	if x.mix.Bit(&x.Coder, contexts[:], mixerSets/2+set, entropy.Int(c != was)) == 1 {
+		c = x.newByte(step, base, set, was, older, c)
 	} else {
 		c = was
 	}
-	moved := entropy.Int(c != was)
-	if moved == 1 {
+	if c != was {
 		d := int(int8(c - was))
 		n := bits.Len8(uint8(max(d, -d)))
-		b.step[pos] = uint8((int(b.step[pos])*7 + n<<4 + 4) >> 3)
+		place.step = uint8((int(step)*7+n<<4+4)>>3) ^ stepNew
 	}
-	b.hist[pos] = b.hist[pos]<<1 | uint8(moved)
-	x.changed = x.changed<<1 | uint32(moved)
+	push(&place.hist, c != was)
+	x.changed = x.changed<<1 | uint32(place.hist&1)
 	x.sum += c - was
 	x.last = c
-	if i < len(x.next) {
-		x.next[i] = c
-	}
 	return c
 }
 

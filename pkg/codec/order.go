@@ -41,34 +41,30 @@ type guess struct {
 	at, period int64 // in 1/16 units
 }
 
-const (
-	turnSlots   = 1 << 10
-	turnSlotMax = 1 << 13
-)
-
 // topic codes which topic the message has; encoding, name says it.
 func (s *session) topic(name string) *topic {
-	id := int32(-1)
-	if !s.Decoding {
-		if i, ok := s.names[name]; ok {
-			id = i
-		}
+	id, known := s.names[name]
+	if !known {
+		id = -1
 	}
-	var guesses [followers]guess
-	n := s.guesses(&guesses)
+	guesses := s.guesses()
 	found, tried := int32(-1), 0
-	for tried < min(n, maxTries) && found < 0 {
+	for tried < min(len(guesses), maxTries) && found < 0 {
 		g := &guesses[tried]
-		if s.Bit(&s.order[tried][g.expected][g.hits], entropy.Int(g.topic != id)) == 0 {
+		if !s.Flag(&s.order[tried][g.expected][g.hits], g.topic != id) {
 			found = g.topic
 		}
 		tried++
 	}
 	if found < 0 {
-		if s.Bit(&s.newTopic, entropy.Int(id < 0)) == 1 {
+		if s.Flag(&s.newTopic, !known) {
 			found = s.addTopic(name)
 		} else {
-			found = s.topicID(id, guesses[0].topic)
+			likeliest := int32(0)
+			if len(guesses) > 0 {
+				likeliest = guesses[0].topic
+			}
+			found = s.topicID(id, likeliest)
 		}
 		if s.Bad {
 			return nil
@@ -84,10 +80,11 @@ func (s *session) topic(name string) *topic {
 }
 
 // guesses finds what may come next, the likeliest first.
-func (s *session) guesses(g *[followers]guess) (n int) {
+func (s *session) guesses() []guess {
 	if s.prev < 0 {
-		return 0
+		return nil
 	}
+	g, n := &s.guess, 0
 	for _, f := range s.topics[s.prev].next {
 		id := f.topic()
 		if id < 0 || int(id) >= len(s.topics) || s.topics[id] == nil {
@@ -102,7 +99,7 @@ func (s *session) guesses(g *[followers]guess) (n int) {
 		g[i] = x
 		n++
 	}
-	return n
+	return g[:n]
 }
 
 // expected says whether a message is due now.
@@ -140,13 +137,13 @@ func (g *guess) before(o *guess) bool {
 func (t *topic) follow(id int32, tried []guess) {
 	place, weakest := -1, 0
 	for i, f := range t.next {
-		if f.topic() == id {
-			place = i
-		}
 		for k := range tried {
-			if f.topic() == tried[k].topic && f.topic() != id {
+			if f.topic() == tried[k].topic {
 				t.next[i] = f&^maxHits | f&maxHits>>1
 			}
+		}
+		if f.topic() == id {
+			place, t.next[i] = i, f
 		}
 		if f == 0 || t.next[weakest] != 0 && t.next[i].hits() < t.next[weakest].hits() {
 			weakest = i
@@ -164,19 +161,12 @@ func (t *topic) follow(id int32, tried []guess) {
 // topicID codes the id of a topic that is known, by those of the last two and the
 // one that was guessed first: 5 % of CAN, a tenth of the order of ships' buses.
 func (s *session) topicID(id, guessed int32) int32 {
-	n := 0
-	for 1<<n < len(s.topics) {
-		n++
-	}
-	if s.turns == nil {
-		s.turns = s.mixer(turnSlots, turnSlotMax, 1)
-	}
 	s.used += s.turns.Grow()
 	contexts := [4]uint32{
 		entropy.Hash(1, uint32(s.prev)), entropy.Hash(2, uint32(s.prev)<<16|uint32(s.older)),
 		entropy.Hash(3, uint32(guessed)), entropy.Hash(4, 0),
 	}
-	x := int(s.turns.Symbol(&s.Coder, contexts[:], nil, 0, 0, entropy.KindValue, n, uint32(max(id, 0))))
+	x := int(s.turns.Symbol(&s.Coder, contexts[:], nil, 0, 0, entropy.KindValue, idBits(len(s.topics)), uint32(max(id, 0))))
 	if x >= len(s.topics) || s.topics[x] == nil {
 		s.Fail()
 		return -1
@@ -189,22 +179,18 @@ func (s *session) addTopic(name string) int32 {
 	if s.prev >= 0 {
 		base = s.topics[s.prev].name
 	}
-	shared := int(s.Magnitude(&s.shared, uint64(sharedPrefix(base, name))+1) - 1)
-	if shared > len(base) || shared < 0 {
+	shared := int(min(s.Magnitude(&s.shared, uint64(sharedPrefix(base, name))+1)-1, maxTopic))
+	if shared > len(base) {
 		s.Fail()
 		return -1
 	}
-	rest := ""
-	if !s.Decoding {
-		rest = name[shared:]
-	}
-	text := append([]byte(base[:shared]), s.words.text(s, []byte(rest), maxTopic-shared)...)
+	text := append([]byte(base[:shared]), s.words.text(s, []byte(name[min(shared, len(name)):]), maxTopic-shared)...)
 	if s.Bad {
 		return -1
 	}
-	t := &topic{name: string(text), newer: -1, older: -1, meta: s.meta, same: entropy.ProbNew}
+	t := &topic{name: string(text), meta: s.meta}
 	t.id = take(&s.topics, &s.free, t)
-	s.live++
+	t.links = links{t.id, t.id}
 	if s.names != nil {
 		s.names[t.name] = t.id
 	}

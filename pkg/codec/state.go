@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
@@ -38,19 +39,18 @@ const (
 )
 
 // state is all that the two sides of a session know in common. It is learned by
-// walking over messages (session) and copied by clone.
+// walking over messages (session) and copied by clone. Estimates begin as zero
+// values.
 type state struct {
-	contexts
 	limit, used int // bytes
 	valueBytes  int // of used: all dictionaries
 
-	topics         []*topic // by id; nil: free
-	free           []int32  // ids of topics
-	live           int
-	newest, oldest int32 // topics by use; -1: none
-	templates      []*template
-	freeTemplates  []int32
-	template       int32 // that a topic took up last; -1: none
+	topics        []*topic // by id; nil: free
+	free          []int32  // ids of topics
+	ends          links    // of the order of use: newer is the oldest topic, older the newest
+	templates     []*template
+	freeTemplates []int32
+	template      int32 // that a topic took up last; -1: none
 
 	// What the message before was.
 	prev   int32 // topic; -1: none
@@ -65,18 +65,15 @@ type state struct {
 	monoAt int64 // µs
 	count  int   // records in the body before
 
-	heard   [heardMax]heard // the last numbers, the oldest at heardAt
-	heardAt uint8
-	news    heard // the number at hand
+	heard   [heardMax]heard // the last numbers
+	heardAt uint8           // where the one at hand stands
 
-	turns    *entropy.Mixer // topics that were not foreseen; nil: there were none
-	words    *literal
-	mix      *entropy.Mixer // nil: no binary payload came
-	binaries uint32         // binary columns made so far: seeds of their contexts
-}
+	turns    entropy.Mixer // topics that were not foreseen
+	words    literal
+	mix      entropy.Mixer // binary payloads
+	binaries uint32        // binary columns made so far: seeds of their contexts
 
-// contexts are the estimates that all topics share.
-type contexts struct {
+	// Estimates that all topics share.
 	order      [maxTries][expectations][maxHits + 1]entropy.Prob
 	newTopic   entropy.Prob
 	sameMeta   entropy.Prob
@@ -85,14 +82,14 @@ type contexts struct {
 	sameMono   entropy.Prob
 	sameCount  entropy.Prob
 	sameUnit   entropy.Prob
-	countM     entropy.Magnitude
-	monoM      entropy.Magnitude
+	counts     entropy.Magnitude
+	monos      entropy.Magnitude
 	monoAvg    entropy.Expected
 	monoSign   entropy.Prob
 	monoTrend  entropy.Trend
 	times      times
 	rank       [16]entropy.Prob
-	kind       [3]entropy.Prob
+	kind       [2]entropy.Prob
 	known      entropy.Prob
 	again      entropy.Prob
 	sameFormat entropy.Prob
@@ -109,43 +106,24 @@ type contexts struct {
 }
 
 func newState(limit int) *state {
-	s := &state{limit: limit, used: sizeState, newest: -1, oldest: -1, template: -1, prev: -1, unit: 1000, words: newLiteral(limit)}
-	s.contexts.init()
+	slots := limit / tableShare
+	s := &state{
+		limit: limit, used: sizeState, ends: links{-1, -1}, template: -1, prev: -1, unit: 1000,
+		turns: entropy.NewMixer(1<<10, min(1<<13, slots), 1),
+		words: literal{mix: entropy.NewMixer(1<<10, min(1<<14, slots), 4)},
+		mix:   entropy.NewMixer(1<<12, min(1<<16, slots), mixerSets),
+	}
+	s.words.mix.Grow() // part of sizeState
 	return s
-}
-
-func (x *contexts) init() {
-	for i := range x.order {
-		for k := range x.order[i] {
-			entropy.Fill(x.order[i][k][:])
-		}
-	}
-	for i := range x.formatPart {
-		entropy.Fill(x.formatPart[i][:])
-	}
-	for _, p := range []*entropy.Prob{&x.newTopic, &x.sameMeta, &x.sameBoot, &x.sameProps, &x.sameMono, &x.sameCount, &x.sameUnit, &x.sameFormat, &x.monoSign, &x.known, &x.again, &x.firstValue} {
-		*p = entropy.ProbNew
-	}
-	for _, ps := range [][]entropy.Prob{x.rank[:], x.alike[:], x.kind[:], x.strip[:], x.changed[:]} {
-		entropy.Fill(ps)
-	}
-	for _, m := range []*entropy.Magnitude{&x.countM, &x.monoM, &x.length, &x.shared} {
-		m.Init()
-	}
-	for _, t := range []*entropy.Trend{&x.monoTrend, &x.byTrend, &x.rankTrend} {
-		t.Init()
-	}
-	x.times.init()
-	x.model.init()
 }
 
 // topic is what is known of one topic.
 type topic struct {
-	id           int32
-	name         string
-	sum          uint32 // of the name
-	newer, older int32  // in the order of use; -1: none
-	size         int    // what it counts towards the state
+	id   int32
+	name string
+	sum  uint32 // of the name
+	size int    // what it counts towards the state
+	links
 
 	next  [followers]follower // topics that came after it
 	clock clock
@@ -155,6 +133,9 @@ type topic struct {
 	refs []ref        // the shapes of its payloads, most recent first
 	same entropy.Prob // whether a payload has the shape of the one before
 }
+
+// links are the topics that were used next to one; -1: the ends.
+type links struct{ newer, older int32 }
 
 // ref is a shape that payloads of a topic take.
 type ref struct {
@@ -183,6 +164,8 @@ type template struct {
 	seen   bool
 }
 
+func (g *template) size() int { return sizeTemplate + 2*len(g.text) + sizePart*len(g.parts) }
+
 // columns hold what varies in payloads of a shape. Templates of a topic whose
 // tokens are of the same kinds share them: a word that changes among the numbers
 // does not make them new. Saves a fifth of rows with a text field.
@@ -190,26 +173,42 @@ type columns struct {
 	refs    int
 	kinds   []byte
 	numbers []column
-	bytes   []*octets
+	bytes   []octets
 	flags   []flag
+}
+
+type flag struct {
+	p    [8]entropy.Prob
+	hist uint8
+}
+
+func (s *state) newColumns(kinds []byte) *columns {
+	count := func(kind byte) int { return bytes.Count(kinds, []byte{kind}) }
+	cs := &columns{
+		kinds: kinds, numbers: make([]column, count(tokenNumber)), flags: make([]flag, count(tokenFlag)),
+		bytes: make([]octets, count(tokenHex)+count(tokenWord)),
+	}
+	for i := range cs.numbers {
+		cs.numbers[i].changed = s.changed
+		entropy.Soften(cs.numbers[i].changed[:], 3)
+	}
+	for i := range cs.bytes {
+		cs.bytes[i] = s.newOctets()
+	}
+	return cs
 }
 
 // size is what the columns count, and how much of it is dictionaries.
 func (cs *columns) size() (all, values int) {
 	all = sizeColumns + sizeColumn*len(cs.numbers) + sizeFlag*len(cs.flags)
 	for i := range cs.numbers {
-		values += 8 * int(cs.numbers[i].room)
+		values += 8 * cap(cs.numbers[i].values)
 		all += sizeModel * entropy.Int(cs.numbers[i].own != nil)
 	}
-	for _, b := range cs.bytes {
-		all += b.size()
+	for i := range cs.bytes {
+		all += cs.bytes[i].size()
 	}
 	return all + values, values
-}
-
-type flag struct {
-	p    [8]entropy.Prob
-	hist uint8
 }
 
 // charge counts n bytes for what belongs to t.
@@ -218,51 +217,38 @@ func (s *state) charge(t *topic, n int) { t.size += n; s.used += n }
 // settle makes room after a message. While one is coded the state may go beyond
 // its limit.
 func (s *session) settle() {
-	for s.used > s.limit && s.oldest >= 0 {
-		s.forget(s.topics[s.oldest])
+	for s.used > s.limit && s.ends.newer >= 0 {
+		s.forget(s.topics[s.ends.newer])
 	}
+}
+
+func (s *state) linksOf(id int32) *links {
+	if id < 0 {
+		return &s.ends
+	}
+	return &s.topics[id].links
 }
 
 // use makes t the topic that was used last.
 func (s *state) use(t *topic) {
-	if s.newest == t.id {
-		return
-	}
 	s.unlink(t)
-	t.older = s.newest
-	if s.newest >= 0 {
-		s.topics[s.newest].newer = t.id
-	} else {
-		s.oldest = t.id
-	}
-	s.newest = t.id
+	t.older, t.newer = s.ends.older, -1
+	s.linksOf(t.older).newer, s.ends.older = t.id, t.id
 }
 
-// unlink takes t out of the order of use; a topic outside it is left alone.
 func (s *state) unlink(t *topic) {
-	if t.newer >= 0 {
-		s.topics[t.newer].older = t.older
-	} else if s.newest == t.id {
-		s.newest = t.older
-	}
-	if t.older >= 0 {
-		s.topics[t.older].newer = t.newer
-	} else if s.oldest == t.id {
-		s.oldest = t.newer
-	}
-	t.newer, t.older = -1, -1
+	s.linksOf(t.newer).older, s.linksOf(t.older).newer = t.older, t.newer
 }
 
 func (s *session) forget(t *topic) {
-	for i := range t.refs {
-		s.drop(t, t.refs[i])
+	for _, r := range t.refs {
+		s.drop(t, r)
 	}
 	s.unlink(t)
 	delete(s.names, t.name)
 	s.used -= t.size
 	s.topics[t.id] = nil
 	s.free = append(s.free, t.id)
-	s.live--
 	if s.prev == t.id {
 		s.prev = -1
 	}
@@ -281,25 +267,24 @@ func (s *session) drop(t *topic, r ref) {
 			s.valueBytes -= values
 		}
 		g := s.templates[r.template]
-		if g.refs--; g.refs == 0 {
-			delete(s.texts, string(g.text))
-			s.used -= g.size()
-			s.templates[r.template] = nil
-			s.freeTemplates = append(s.freeTemplates, r.template)
-			if s.template == r.template {
-				s.template = -1
-			}
+		if g.refs--; g.refs > 0 {
+			return
+		}
+		delete(s.texts, string(g.text))
+		s.used -= g.size()
+		s.templates[r.template] = nil
+		s.freeTemplates = append(s.freeTemplates, r.template)
+		if s.template == r.template {
+			s.template = -1
 		}
 	}
 }
 
-func (g *template) size() int { return sizeTemplate + 2*len(g.text) + sizePart*len(g.parts) }
-
 // take gives a free place of a list.
 func take[T any](list *[]*T, free *[]int32, v *T) int32 {
-	if n := len(*free); n > 0 {
-		i := (*free)[n-1]
-		*free = (*free)[:n-1]
+	if n := len(*free) - 1; n >= 0 {
+		i := (*free)[n]
+		*free = (*free)[:n]
 		(*list)[i] = v
 		return i
 	}
@@ -309,15 +294,13 @@ func take[T any](list *[]*T, free *[]int32, v *T) int32 {
 
 // clone copies the state: nothing is shared with the copy that either changes.
 func (s *state) clone() *state {
-	n := new(state)
-	*n = *s
-	n.topics = make([]*topic, len(s.topics))
+	n := *s
+	n.topics, n.templates = slices.Clone(s.topics), slices.Clone(s.templates)
 	for i, t := range s.topics {
 		if t != nil {
 			n.topics[i] = t.clone()
 		}
 	}
-	n.templates = make([]*template, len(s.templates))
 	for i, g := range s.templates {
 		if g != nil {
 			x := *g
@@ -326,17 +309,20 @@ func (s *state) clone() *state {
 		}
 	}
 	n.free, n.freeTemplates = slices.Clone(s.free), slices.Clone(s.freeTemplates)
-	n.words, n.mix, n.turns = s.words.clone(), s.mix.Clone(), s.turns.Clone()
-	return n
+	n.mix, n.turns = s.mix.Clone(), s.turns.Clone()
+	n.words.mix, n.words.past, n.words.out = s.words.mix.Clone(), clone(s.words.past), nil
+	return &n
 }
 
 func (t *topic) clone() *topic {
-	n := new(topic)
-	*n = *t
-	n.props = cloneBytes(t.props)
-	n.refs = make([]ref, len(t.refs), cap(t.refs))
-	for i, r := range t.refs {
-		r.bytes = r.bytes.clone()
+	n := *t
+	n.props, n.refs = clone(t.props), clone(t.refs)
+	for i := range n.refs {
+		r := &n.refs[i]
+		if r.bytes != nil {
+			b := r.bytes.clone()
+			r.bytes = &b
+		}
 		if r.cols != nil {
 			// Shapes that shared their columns go on sharing them.
 			if k := slices.IndexFunc(t.refs[:i], func(o ref) bool { return o.cols == r.cols }); k >= 0 {
@@ -345,17 +331,19 @@ func (t *topic) clone() *topic {
 				r.cols = r.cols.clone()
 			}
 		}
-		n.refs[i] = r
 	}
-	return n
+	return &n
 }
 
 func (cs *columns) clone() *columns {
 	n := *cs
 	n.numbers, n.flags, n.bytes = slices.Clone(cs.numbers), slices.Clone(cs.flags), slices.Clone(cs.bytes)
 	for i := range n.numbers {
-		n.numbers[i].own = n.numbers[i].own.clone()
-		n.numbers[i].values = append(make([]int64, 0, n.numbers[i].room), n.numbers[i].values...)
+		col := &n.numbers[i]
+		if col.values = clone(col.values); col.own != nil {
+			own := *col.own
+			col.own = &own
+		}
 	}
 	for i := range n.bytes {
 		n.bytes[i] = n.bytes[i].clone()
@@ -363,10 +351,13 @@ func (cs *columns) clone() *columns {
 	return &n
 }
 
-// room gives a slice of n bytes with b's, or in a larger array. Capacities count
-// towards the state, so they are the same on all machines: append must not grow
-// such a slice.
-func room(b []byte, n int) []byte {
+// clone copies a slice whose capacity counts.
+func clone[T any](b []T) []T { return append(make([]T, 0, cap(b)), b...) }
+
+// room gives a slice of n elements with b's, or in a larger array. Capacities
+// count towards the state, so they are the same on all machines: append must not
+// grow such a slice.
+func room[T any](b []T, n int) []T {
 	if n <= cap(b) {
 		return b[:n]
 	}
@@ -374,11 +365,7 @@ func room(b []byte, n int) []byte {
 	for c < n {
 		c *= 2
 	}
-	return append(make([]byte, 0, c), b...)[:n]
-}
-
-func cloneBytes(b []byte) []byte {
-	return append(make([]byte, 0, cap(b)), b...)
+	return append(make([]T, 0, c), b...)[:n]
 }
 
 // trim lets go of the body, of the records, and of scratch space that one large
@@ -395,11 +382,4 @@ func (s *session) trim() {
 	if s.state != nil && cap(s.words.out) > maxScratch {
 		s.words.out = nil
 	}
-}
-
-// mixer makes a mixer that leaves room for other things.
-func (s *state) mixer(slots, most, sets int) *entropy.Mixer {
-	m := entropy.NewMixer(slots, min(most, s.limit/tableShare), sets)
-	s.used += m.Size()
-	return m
 }

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
@@ -23,10 +24,11 @@ const hexNone = 0x1f
 
 // token is a part of a payload that varies.
 type token struct {
-	kind   byte
-	text   []byte
-	x      int64 // of a number
-	format format
+	kind    byte
+	text    []byte
+	decimal decimal // of a number …
+	x       int64   // … as an integer …
+	format  format  // … that is printed so
 }
 
 // isText reports whether p can be split: UTF-8 without control characters, which
@@ -48,8 +50,9 @@ const (
 	isLetter
 	isLowHex
 	isUpHex
-	isAlnum = isDigit | isLetter
-	isHex   = isDigit | isLowHex | isUpHex
+	isAlnum  = isDigit | isLetter
+	hexCases = isLowHex | isUpHex
+	isHex    = isDigit | hexCases
 )
 
 var classes = func() (t [256]byte) {
@@ -68,98 +71,93 @@ var classes = func() (t [256]byte) {
 }()
 
 // split makes template and tokens of a text, in s.text and s.tokens. It reports
-// false for more tokens than a template may have.
+// false for more than a template may have.
 func (s *session) split(p []byte) bool {
 	s.text, s.tokens = s.text[:0], s.tokens[:0]
-	end := len(p)
-	sum := nmeaSum(p)
+	end, sum := len(p), nmeaSum(p)
 	if sum > 0 {
 		end = sum
 	}
 	before := byte(0) // the class of the byte before
-	for i := 0; i < end; {
+	for i := 0; i < end && len(s.tokens) <= maxTokens; before = classes[p[i-1]] {
 		kind, n := scan(p[i:end], before)
-		if kind == 0 {
+		if kind == 0 || !s.addToken(kind, p[i:i+n]) {
 			s.text = append(s.text, p[i])
-			before = classes[p[i]]
 			i++
 			continue
 		}
-		if len(s.tokens) == maxTokens {
-			return false
-		}
-		t := token{kind: kind, text: p[i : i+n]}
-		s.text = append(s.text, kind)
-		if kind == tokenHex {
-			sep, first := hexStyle(t.text)
+		if s.text = append(s.text, kind); kind == tokenHex {
+			sep, first := p[i+2], byte('a')
+			if classes[sep]&isAlnum != 0 {
+				sep = hexNone
+			}
+			if cases(p[i:i+n]) == isUpHex {
+				first = 'A'
+			}
 			s.text = append(s.text, sep, first)
 		}
-		s.tokens = append(s.tokens, t)
 		i += n
-		before = classes[p[i-1]]
 	}
 	if sum > 0 {
-		s.text = append(s.text, tokenSum)
-		s.text = append(s.text, p[sum+2:]...)
+		s.text = append(append(s.text, tokenSum), p[sum+2:]...)
 	}
-	return len(s.text) <= maxText
+	return len(s.text) <= maxText && len(s.tokens) <= maxTokens
+}
+
+// addToken reports false for what looks like a number and is none.
+func (s *session) addToken(kind byte, text []byte) (ok bool) {
+	n := len(s.tokens)
+	s.tokens = slices.Grow(s.tokens, 1)[:n+1]
+	t := &s.tokens[n]
+	t.kind, t.text = kind, text
+	if kind != tokenNumber {
+		return true
+	}
+	if t.decimal, ok = parseNumber(text); !ok {
+		s.tokens = s.tokens[:n]
+	}
+	return ok
 }
 
 // scan finds the token at the start of p, if there is one: its kind and length.
 func scan(p []byte, before byte) (kind byte, n int) {
 	class := classes[p[0]]
 	if class&isAlnum != 0 && before&isAlnum == 0 {
-		if class&isHex != 0 {
-			if n := scanHex(p); n > 0 {
-				return tokenHex, n
-			}
+		if n = scanHex(p); n > 0 {
+			return tokenHex, n
 		}
-		if n := scanWord(p); n > 0 {
+		if n = scanWord(p); n > 0 {
 			return tokenWord, n
 		}
-		if n := scanFlag(p); n > 0 {
+		if n = scanFlag(p); n > 0 {
 			return tokenFlag, n
 		}
 	}
 	if class&isDigit != 0 || p[0] == '-' && before&isAlnum == 0 {
-		if n := scanNumber(p); n > 0 {
-			if _, ok := parseNumber(p[:n]); ok {
-				return tokenNumber, n
-			}
+		if n = scanNumber(p); n > 0 {
+			return tokenNumber, n
 		}
 	}
 	return 0, 0
 }
 
-// scanHex finds at least four pairs of hex digits of one case with one separator
-// between them, or a word of at least four pairs with a letter in it.
+// scanHex finds a word of at least four pairs of hex digits, with a letter in it,
+// or as many pairs with one separator between them; of one case.
 func scanHex(p []byte) int {
-	if len(p) < 8 {
+	n := word(p, isHex)
+	if n > 2 {
+		if all := cases(p[:n]); n >= 8 && n%2 == 0 && word(p[n:], isAlnum) == 0 && (all == isLowHex || all == isUpHex) {
+			return n
+		}
 		return 0
 	}
-	if n := word(p, isHex); n > 2 {
-		if n < 8 || n%2 != 0 || n < len(p) && classes[p[n]]&isAlnum != 0 || oneCase(p[:n]) == isDigit {
-			return 0
-		}
-		if oneCase(p[:n]) == 0 {
-			return 0
-		}
-		return n
-	}
-	if len(p) < 11 || p[2] != ',' && p[2] != ':' && p[2] != ' ' && p[2] != '-' {
+	if n < 2 || len(p) < 11 || bytes.IndexByte([]byte(",: -"), p[2]) < 0 {
 		return 0
 	}
-	n := 0
-	for i := 0; ; i += 3 {
-		if i+2 > len(p) || word(p[i:min(len(p), i+3)], isAlnum) != 2 || word(p[i:i+2], isHex) != 2 {
-			break
-		}
-		n = i + 2
-		if n >= len(p) || p[n] != p[2] {
-			break
-		}
+	for n+3 <= len(p) && p[n] == p[2] && word(p[n+1:min(len(p), n+4)], isAlnum) == 2 && word(p[n+1:n+3], isHex) == 2 {
+		n += 3
 	}
-	if n < 11 || oneCase(p[:n]) == 0 {
+	if n < 11 || cases(p[:n]) == hexCases {
 		return 0
 	}
 	return n
@@ -174,38 +172,19 @@ func word(p []byte, class byte) int {
 	return n
 }
 
-// oneCase is the case of hex digits, isDigit if there are no letters, 0 if there
-// are both.
-func oneCase(p []byte) byte {
-	all := byte(0)
+// cases are those of hex digits that p has.
+func cases(p []byte) (all byte) {
 	for _, b := range p {
-		all |= classes[b] & (isLowHex | isUpHex)
+		all |= classes[b] & hexCases
 	}
-	switch all {
-	case 0:
-		return isDigit
-	case isLowHex, isUpHex:
-		return all
-	}
-	return 0
-}
-
-func hexStyle(p []byte) (sep, first byte) {
-	sep, first = p[2], 'a'
-	if classes[sep]&isAlnum != 0 {
-		sep = hexNone
-	}
-	if oneCase(p) == isUpHex {
-		first = 'A'
-	}
-	return sep, first
+	return all
 }
 
 // scanWord finds a word whose letters and digits change at least three times.
 func scanWord(p []byte) int {
 	n, turns := word(p, isAlnum), 0
 	for i := 1; i < n; i++ {
-		turns += entropy.Int(classes[p[i]]&isDigit != classes[p[i-1]]&isDigit)
+		turns += int((classes[p[i]] ^ classes[p[i-1]]) & isDigit)
 	}
 	if turns < 3 || n > maxWord {
 		return 0
@@ -225,12 +204,11 @@ func nmeaSum(p []byte) int {
 	if len(p) < 5 || p[0] != '$' && p[0] != '!' {
 		return 0
 	}
-	line := bytes.TrimRight(p, "\r\n")
-	at := len(line) - 2
-	if at < 2 || line[at-1] != '*' {
+	at := len(bytes.TrimRight(p, "\r\n")) - 2
+	if at < 2 || p[at-1] != '*' {
 		return 0
 	}
-	if x := xor(p[1 : at-1]); line[at] != upper[x>>4] || line[at+1] != upper[x&15] {
+	if x := xor(p[1 : at-1]); p[at] != upper[x>>4] || p[at+1] != upper[x&15] {
 		return 0
 	}
 	return at
@@ -252,39 +230,36 @@ const (
 // and sure where a word could be read in two ways: hex digits may all be decimal.
 func (s *session) match(g *template, p []byte) bool {
 	s.tokens = s.tokens[:0]
-	i := 0
+	rest := p
 	for k := range g.parts {
 		x := &g.parts[k]
-		if !bytes.HasPrefix(p[i:], x.text) {
+		if !bytes.HasPrefix(rest, x.text) {
 			return false
 		}
-		i += len(x.text)
+		rest = rest[len(x.text):]
 		n := 0
-		switch rest := p[i:]; x.kind {
+		switch x.kind {
 		case 0:
 			return len(rest) == 0
 		case tokenSum:
-			if i != nmeaSum(p) {
+			if len(p)-len(rest) != nmeaSum(p) {
 				return false
 			}
-			i += 2
+			rest = rest[2:]
 			continue
 		case tokenNumber:
 			n = scanNumber(rest)
 		case tokenHex:
 			n = matchHex(rest, x.sep, x.first)
 		case tokenWord:
-			if n = word(rest, isAlnum); n > maxWord {
-				return false
-			}
+			n = word(rest, isAlnum)
 		case tokenFlag:
 			n = scanFlag(rest)
 		}
-		if n == 0 {
+		if n == 0 || n > maxWord && x.kind == tokenWord || !s.addToken(x.kind, rest[:n]) {
 			return false
 		}
-		s.tokens = append(s.tokens, token{kind: x.kind, text: p[i : i+n]})
-		i += n
+		rest = rest[n:]
 	}
 	return false
 }
@@ -345,6 +320,7 @@ func appendHex(dst, v []byte, sep, first byte) []byte {
 type part struct {
 	text       []byte
 	kind       byte // 0: the end
+	column     int16
 	sep, first byte // of tokenHex
 }
 
@@ -356,7 +332,7 @@ func parseTemplate(text []byte) (*template, bool) {
 		tokens += entropy.Int(b <= tokenFlag)
 	}
 	g.parts, g.kinds = make([]part, 0, tokens+1), make([]byte, 0, tokens)
-	start, sums := 0, 0
+	start, columns := 0, [tokenFlag + 1]int16{}
 	for i := 0; i < len(text); i++ {
 		b := text[i]
 		if b > tokenFlag {
@@ -367,7 +343,7 @@ func parseTemplate(text []byte) (*template, bool) {
 		case 0:
 			return nil, false
 		case tokenSum: // behind the *, of what is between
-			if sums++; text[0] != '$' && text[0] != '!' || i == start || text[i-1] != '*' {
+			if text[0] != '$' && text[0] != '!' || i == start || text[i-1] != '*' {
 				return nil, false
 			}
 		case tokenHex:
@@ -381,9 +357,14 @@ func parseTemplate(text []byte) (*template, bool) {
 		if b != tokenSum {
 			g.kinds = append(g.kinds, b)
 		}
+		if b == tokenWord {
+			b = tokenHex // they stand together
+		}
+		x.column = columns[b]
+		columns[b]++
 		g.parts = append(g.parts, x)
 		start = i + 1
 	}
 	g.parts = append(g.parts, part{text: text[start:]})
-	return g, sums <= 1 && len(g.kinds) <= maxTokens && len(text) <= maxText
+	return g, columns[tokenSum] <= 1 && len(g.kinds) <= maxTokens && len(text) <= maxText
 }

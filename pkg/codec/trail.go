@@ -22,11 +22,10 @@ type step struct {
 	seed uint32
 }
 
-// A copy is made after so many records, more for a large state, or so many bytes:
-// going back takes some milliseconds at most, and copying next to nothing for
-// each record.
+// A copy is made after so many records, or bytes: going back takes some tens of
+// milliseconds at most, and copying little for each record.
 const (
-	copyAfterRecords = 20_000
+	copyAfterRecords = 30_000
 	copyAfterBytes   = 64 << 10
 	copyAfterSteps   = 4096
 )
@@ -35,7 +34,7 @@ func (t *trail) add(e *Encoder, body []byte, seed uint32, records int) {
 	t.bodies = append(t.bodies, body...)
 	t.steps = append(t.steps, step{len(t.bodies), seed})
 	t.records += records
-	if t.next == nil && (t.records >= max(copyAfterRecords, e.s.used/16) || len(t.bodies) >= max(copyAfterBytes, e.s.used/4) || len(t.steps) >= copyAfterSteps) {
+	if t.next == nil && (t.records >= copyAfterRecords || len(t.bodies) >= max(copyAfterBytes, e.s.used/4) || len(t.steps) >= copyAfterSteps) {
 		t.next, t.nextAt, t.records = e.s.state.clone(), e.at, 0
 	}
 }

@@ -12,7 +12,8 @@ import (
 // change codes x, which is not the foreseen one.
 func (s *session) change(col *column, foreseen, x int64) int64 {
 	if col.busy++; col.own == nil && col.busy > ownModelAfter {
-		col.own = s.model.clone()
+		own := s.model
+		col.own = &own
 		s.charge(s.current, sizeModel)
 	}
 	col.busy = min(col.busy, saturated-1)
@@ -40,8 +41,8 @@ func (s *session) change(col *column, foreseen, x int64) int64 {
 // where is what a change can be told from.
 type where struct {
 	values []int64
-	origin int   // the place of the value before
-	twin   heard // what the column's twin did
+	origin int    // the place of the value before
+	twin   *heard // what the column's twin did
 }
 
 // expected is the place in the dictionary that follows from the twin's change.
@@ -58,16 +59,16 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 	if !s.Decoding {
 		to, known = slices.BinarySearch(w.values, x)
 	}
-	known = s.Bit(&m.known[entropy.Int(col.hit)|int(w.twin.change)<<1], entropy.Int(known)) == 1
+	known = s.Flag(&m.known[entropy.Int(col.hit)|int(w.twin.change)<<1], known)
 	if col.hit = known; !known {
 		col.gain--
 		return x, false
 	}
 	from, have := slices.BinarySearch(w.values, foreseen)
 	expected, ok := w.expected(foreseen)
-	alike := ok && s.Bit(&s.alike[col.alike&7], entropy.Int(to != expected)) == 0
+	alike := ok && !s.Flag(&s.alike[col.alike&7], to != expected)
 	if ok {
-		col.alike = col.alike<<1 | uint8(entropy.Int(!alike))
+		push(&col.alike, alike)
 	}
 	if alike {
 		to = expected
@@ -80,7 +81,8 @@ func (s *session) ranked(col *column, m *model, w *where, foreseen, x int64) (in
 		s.findTwin(col, int32(to-w.origin))
 	}
 	x = w.values[to]
-	s.news.change, s.news.rank = changeKnown, int32(to-w.origin)
+	news := s.news()
+	news.change, news.rank = changeKnown, int32(to-w.origin)
 	col.gain += int32(entropy.BitLength(x-foreseen)) - int32(entropy.BitLength(int64(to-from)))
 	col.gain = min(col.gain, 1<<20)
 	return x, true
@@ -94,7 +96,7 @@ func (s *session) place(col *column, m *model, to, from int, have bool) int {
 		d++
 	}
 	d = s.Signed(&m.rankSign[col.signs&3], &m.rank, &s.rankTrend, &col.avgRank, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	push(&col.signs, d > 0)
 	if d > 0 && !have {
 		d--
 	}
@@ -105,7 +107,7 @@ func (s *session) place(col *column, m *model, to, from int, have bool) int {
 // too, it is expected between the same two neighbours, as far from either as that.
 // 4 % of IoT.
 func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) int64 {
-	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 7 && i > 0 && i < len(w.values) {
+	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 0 && i > 0 && i < len(w.values) {
 		lo, hi := w.values[i-1], w.values[i]
 		foreseen = lo + mulDiv(hi-lo, int64(w.twin.part), partOne)
 		d := x - foreseen
@@ -116,10 +118,11 @@ func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) i
 	} else {
 		x = foreseen + s.difference(col, m, x-foreseen)
 	}
-	s.news.change = changeOut
+	news := s.news()
+	news.change = changeOut
 	if i, have := slices.BinarySearch(w.values, x); !have && i > 0 && i < len(w.values) {
 		lo, hi := w.values[i-1], w.values[i]
-		s.news.change, s.news.rank, s.news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, partOne, hi-lo))
+		news.change, news.rank, news.part = changeNew, int32(i-w.origin), uint32(mulDiv(x-lo, partOne, hi-lo))
 	}
 	return x
 }
@@ -127,7 +130,7 @@ func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) i
 // difference codes d, which is not 0.
 func (s *session) difference(col *column, m *model, d int64) int64 {
 	d = s.Signed(&m.sign[col.signs&3], &m.by, &s.byTrend, &col.avg, d)
-	col.signs = col.signs<<1 | uint8(entropy.Int(d > 0))
+	push(&col.signs, d > 0)
 	return d
 }
 
@@ -154,14 +157,14 @@ func (s *session) remember(col *column, x int64) {
 
 // insert puts x at place i. All dictionaries together take half of the state.
 func (s *session) insert(col *column, i int, x int64) {
-	if n := len(col.values); n == int(col.room) {
+	if n := len(col.values); n == cap(col.values) {
 		room := max(2*n, 8)
 		if s.valueBytes+8*(room-n) > s.limit/2 {
 			return
 		}
 		s.valueBytes += 8 * (room - n)
 		s.charge(s.current, 8*(room-n))
-		col.values, col.room = append(make([]int64, 0, room), col.values...), uint16(room)
+		col.values = append(make([]int64, 0, room), col.values...)
 	}
 	col.values = append(col.values, 0)
 	copy(col.values[i+1:], col.values[i:])
@@ -169,7 +172,8 @@ func (s *session) insert(col *column, i int, x int64) {
 }
 
 func (s *session) forgetValues(col *column) {
-	s.valueBytes -= 8 * int(col.room)
-	s.charge(s.current, -8*int(col.room))
-	col.values, col.room = nil, 0
+	n := 8 * cap(col.values)
+	s.valueBytes -= n
+	s.charge(s.current, -n)
+	col.values = nil
 }

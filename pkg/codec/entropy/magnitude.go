@@ -16,16 +16,6 @@ const (
 	maxLength  = 15 // that Expected knows
 )
 
-// Init makes m one that has seen nothing.
-func (m *Magnitude) Init() {
-	for i := range m.length {
-		Fill(m.length[i][:])
-	}
-	for i := range m.high {
-		Fill(m.high[i][:])
-	}
-}
-
 // Magnitude codes v >= 1.
 func (c *Coder) Magnitude(m *Magnitude, v uint64) uint64 {
 	k := 1
@@ -58,15 +48,7 @@ type Expected struct{ mean, last uint8 }
 
 // row is the row of a magnitude for it.
 func (e Expected) row() int {
-	switch b := int(e.mean+12) >> 4; {
-	case b <= 4:
-		return b
-	case b <= 6:
-		return 5
-	case b <= 10:
-		return 6
-	}
-	return 7
+	return [maxLength + 1]int{0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7}[(e.mean+12)>>4&maxLength]
 }
 
 func (e *Expected) see(v uint64) {
@@ -80,16 +62,6 @@ func (e *Expected) see(v uint64) {
 type Trend struct {
 	length  [maxLength + 1][magLengths]Prob
 	weights [magRows]Weights
-}
-
-// Init makes t one that has seen nothing.
-func (t *Trend) Init() {
-	for i := range t.length {
-		Fill(t.length[i][:])
-	}
-	for i := range t.weights {
-		t.weights[i] = NewWeights
-	}
 }
 
 // Signed codes a difference that is not zero.

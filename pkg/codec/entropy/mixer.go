@@ -1,5 +1,7 @@
 package entropy
 
+import "slices"
+
 // Bytes that no better model knows are coded by mixed contexts, as in lpaq (Matt
 // Mahoney): each context has an estimate in one hashed table, and a small linear
 // mixer in the logistic domain weighs them by how well they did. Half of what a
@@ -9,20 +11,22 @@ package entropy
 
 const maxInputs = 5
 
-// Mixer is one table with its weights.
+// Mixer is one table with its weights. It takes memory from the first Grow on,
+// which stands before whatever is coded.
 type Mixer struct {
-	slots   []uint16 // 12 bits of probability, 4 that say how much it has seen
-	max     int      // slots at most
-	coded   int      // symbols since it began
-	weights []int32  // sets of maxInputs, 16 fraction bits
-	shared  []int32  // likewise: sharedSets
-
-	in      [maxInputs]*uint16
-	stretch [maxInputs]int32
+	slots    []uint16 // 12 bits of probability, the first inverted, 4 that say how much it has seen
+	min, max int      // slots
+	sets     int      // of weights
+	coded    int      // symbols since it began
+	weights  []set
+	shared   []set // of sharedSets, beyond weightNew
 }
 
+// set is the weights of a context's inputs, 16 fraction bits.
+type set [maxInputs]int32
+
 const (
-	slotNew     = 2048 << 4
+	slotFlip    = 1 << 15 // the zero value has seen nothing
 	weightNew   = 16000
 	learnOwn    = 28 // of the weights
 	learnShared = 10
@@ -35,83 +39,67 @@ const (
 // slotRates: the mean of all seen at first, then of about the last 16.
 var slotRates = [16]int32{43690, 26214, 18724, 14563, 11915, 10082, 8738, 7710, 6898, 6241, 5698, 5242, 4854, 4700, 4300, 4100}
 
-// NewMixer makes a mixer whose table has slots, a power of two, and grows to max;
-// it has sets of weights.
-func NewMixer(slots, maxSlots, sets int) *Mixer {
-	m := &Mixer{slots: make([]uint16, slots), max: maxSlots, weights: make([]int32, sets*maxInputs), shared: make([]int32, sharedSets*maxInputs)}
-	for i := range m.slots {
-		m.slots[i] = slotNew
-	}
-	for i := range m.shared {
-		m.shared[i] = weightNew
-	}
-	return m
-}
+// NewMixer is a mixer whose table begins with slots, a power of two, and grows to
+// maxSlots; it has sets of weights.
+func NewMixer(slots, maxSlots, sets int) Mixer { return Mixer{min: slots, max: maxSlots, sets: sets} }
 
 // Clone copies the mixer.
-func (m *Mixer) Clone() *Mixer {
-	if m == nil {
-		return nil
-	}
+func (m *Mixer) Clone() Mixer {
 	n := *m
-	n.in = [maxInputs]*uint16{}
-	n.slots = append(make([]uint16, 0, len(m.slots)), m.slots...)
-	n.weights = append(make([]int32, 0, len(m.weights)), m.weights...)
-	n.shared = append(make([]int32, 0, len(m.shared)), m.shared...)
-	return &n
+	n.slots, n.weights, n.shared = slices.Clone(m.slots), slices.Clone(m.weights), slices.Clone(m.shared)
+	return n
 }
 
 // Size is what the mixer takes, in bytes.
-func (m *Mixer) Size() int { return 2*len(m.slots) + 4*len(m.weights) + 4*len(m.shared) }
+func (m *Mixer) Size() int { return 2*len(m.slots) + 4*maxInputs*(len(m.weights)+len(m.shared)) }
 
-// Grow doubles the table as bytes are coded; both halves go on with what is
-// known. It gives the bytes that were added.
+// Grow makes the table, then doubles it as bytes are coded; both halves go on
+// with what is known. It gives the bytes that were added.
 func (m *Mixer) Grow() int {
 	n := len(m.slots)
-	if m.coded*16 <= n || n >= m.max {
+	switch {
+	case n == 0:
+		m.slots, m.weights, m.shared = make([]uint16, m.min), make([]set, m.sets), make([]set, sharedSets)
+		return m.Size()
+	case m.coded*16 <= n || n >= m.max:
 		return 0
 	}
-	twice := make([]uint16, 2*n)
-	copy(twice, m.slots)
-	copy(twice[n:], m.slots)
-	m.slots = twice
+	m.slots = slices.Concat(m.slots, m.slots)
 	return 2 * n
 }
 
-func (m *Mixer) slot(h uint32) *uint16 { return &m.slots[h&uint32(len(m.slots)-1)] }
-
-// code codes one bit by the first n of m.in with a set of weights and a shared one.
-func (m *Mixer) code(c *Coder, n int, set, shared uint32, b int) int {
-	w := m.weights[set*maxInputs : set*maxInputs+maxInputs]
-	u := m.shared[shared*maxInputs : shared*maxInputs+maxInputs]
+// code codes one bit by the slots of some hashes, with a set of weights and a
+// shared one.
+func (m *Mixer) code(c *Coder, in []uint32, own, shared uint32, b int) int {
+	w, u, last := &m.weights[own], &m.shared[shared], uint32(len(m.slots)-1)
+	in = in[:min(len(in), maxInputs)]
+	var stretch [maxInputs]int32
 	dot := int64(0)
-	for i := range n {
-		m.stretch[i] = stretches[*m.in[i]>>4]
-		dot += int64(m.stretch[i]) * int64(w[i]+u[i])
+	for i, h := range in {
+		stretch[i] = int32(stretches[(m.slots[h&last]^slotFlip)>>4])
+		dot += int64(stretch[i]) * int64(w[i]+u[i]+weightNew)
 	}
 	p := squash(int32(min(max(dot>>16, -2047), 2047)))
 	b = c.code(uint32(uint64(c.rng)*uint64(p<<4|8)>>16), b)
-	miss := int32(b)<<12 - p
+	miss, all := int32(b)<<12-p, int32(b)*4095
 	if miss >= -calm && miss <= calm {
 		miss = 0
 	}
-	for i := range n {
-		w[i] += (m.stretch[i]*miss*learnOwn + 1<<15) >> 16
-		u[i] += (m.stretch[i]*miss*learnShared + 1<<15) >> 16
-		v := *m.in[i]
+	for i, h := range in {
+		w[i] += (stretch[i]*miss*learnOwn + 1<<15) >> 16
+		u[i] += (stretch[i]*miss*learnShared + 1<<15) >> 16
+		slot := &m.slots[h&last]
+		v := *slot ^ slotFlip
 		q, seen := int32(v>>4), v&15
-		q += ((int32(b)*4095 - q) * slotRates[seen]) >> 16
-		*m.in[i] = uint16(q)<<4 | min(seen+1, 15)
+		q += ((all - q) * slotRates[seen]) >> 16
+		*slot = (uint16(q)<<4 | min(seen+1, 15)) ^ slotFlip
 	}
 	return b
 }
 
 // Bit codes one bit under contexts, given as hashes.
 func (m *Mixer) Bit(c *Coder, contexts []uint32, set uint32, b int) int {
-	for i, h := range contexts {
-		m.in[i] = m.slot(h)
-	}
-	return m.code(c, len(contexts), set, 0, b)
+	return m.code(c, contexts, set, 0, b)
 }
 
 // Kinds of symbols, for the weights that they share; Bit has the kind 0.
@@ -131,22 +119,21 @@ func (m *Mixer) Byte(c *Coder, contexts []uint32, values []byte, base, set, kind
 func (m *Mixer) Symbol(c *Coder, contexts []uint32, values []byte, base, set, kind uint32, width int, v uint32) uint32 {
 	m.coded++
 	t := uint32(1)
+	var inputs [maxInputs]uint32
 	for i := width - 1; i >= 0; i-- {
-		n := 0
+		in := inputs[:0]
 		for _, h := range contexts {
 			h = (h + t) * 0x9E3779B1
-			m.in[n] = m.slot(h ^ h>>15)
-			n++
+			in = append(in, h^h>>15)
 		}
 		for j, x := range values {
 			k := uint32(0)
 			if (uint32(x)|256)>>(i+1) == t {
 				k = 1 + uint32(i)<<1 + uint32(x)>>i&1
 			}
-			m.in[n] = m.slot(Hash(base, 0xA00|uint32(j)<<5|k))
-			n++
+			in = append(in, Hash(base, 0xA00|uint32(j)<<5|k))
 		}
-		t = t<<1 | uint32(m.code(c, n, set, kind<<3|uint32(i&7), int(v>>i&1)))
+		t = t<<1 | uint32(m.code(c, in, set, kind<<3|uint32(i&7), int(v>>i&1)))
 	}
 	return t - 1<<width
 }
@@ -170,11 +157,11 @@ func squash(d int32) int32 {
 }
 
 // stretches is the inverse of squash.
-var stretches = func() (t [4096]int32) {
+var stretches = func() (t [4096]int16) {
 	next := int32(0)
 	for d := int32(-2047); d <= 2047; d++ {
 		for v := squash(d); next <= v; next++ {
-			t[next] = d
+			t[next] = int16(d)
 		}
 	}
 	for ; next < 4096; next++ {

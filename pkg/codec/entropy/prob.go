@@ -2,14 +2,14 @@ package entropy
 
 // Prob is an adaptive estimate that a bit is 1: 13 bits of probability, 3 bits
 // that say how much it has seen. Two bytes instead of four halve the state of a
-// device and cost under one percent of what it sends.
+// device and cost under one percent of what it sends. The top bit is stored
+// inverted: the zero value has seen nothing, and says one half.
 type Prob uint16
 
 const (
 	probBits = 13
 	probOne  = 1 << probBits
-	// ProbNew has seen nothing.
-	ProbNew = Prob(probOne / 2 << 3)
+	probFlip = 1 << 15
 )
 
 // rates is how far, of 65,536, an estimate moves towards what came, by what it
@@ -17,50 +17,39 @@ const (
 var rates = [8]uint32{43690, 26214, 18724, 13107, 9362, 5957, 3449, 1400}
 
 // coins: an estimate gets on to the next rate when these bits of the range,
-// which is as good as chance and the same on both sides, are zero.
-var coins = [7]uint32{0, 0, 0, 1, 3, 7, 15}
+// which is as good as chance and the same on both sides, are zero. From the last
+// rate it never does: the range is at least 1<<24.
+var coins = [8]uint32{0, 0, 0, 1, 3, 7, 15, 1<<21 - 1}
 
 // Bit codes b with the estimate p, and lets it learn.
 func (c *Coder) Bit(p *Prob, b int) int {
-	b = c.code((c.rng>>probBits)*(uint32(*p)>>3), b)
+	b = c.code((c.rng>>probBits)*(uint32(*p^probFlip)>>3), b)
 	c.Learn(p, b)
 	return b
 }
 
+// Flag codes whether something is so.
+func (c *Coder) Flag(p *Prob, is bool) bool { return c.Bit(p, Int(is)) == 1 }
+
 // Learn moves the estimate p towards b, which was coded otherwise. It always
-// moves, and is never quite sure.
+// moves, and is never quite sure. It has to stay small enough to be inlined.
 func (c *Coder) Learn(p *Prob, b int) {
-	q, n := uint32(*p)>>3, uint32(*p)&7
+	q, n := uint32(*p^probFlip)>>3, *p&7
 	if b == 1 {
 		q = min(q+((probOne-q)*rates[n]+65535)>>16, probOne-1)
 	} else {
 		q = max(q-(q*rates[n]+65535)>>16, 1)
 	}
-	if n < 7 && c.rng>>11&coins[n] == 0 {
+	if c.rng>>11&coins[n] == 0 {
 		n++
 	}
-	*p = Prob(q<<3 | n)
-}
-
-// soften makes a copied estimate ready to move on.
-func (p Prob) soften(seen Prob) Prob {
-	if p&7 > seen {
-		return p&^7 | seen
-	}
-	return p
-}
-
-// Fill makes ps estimates that have seen nothing.
-func Fill(ps []Prob) {
-	for i := range ps {
-		ps[i] = ProbNew
-	}
+	*p = (Prob(q<<3) | n) ^ probFlip
 }
 
 // Soften makes copied estimates ready to move on.
 func Soften(ps []Prob, seen Prob) {
-	for i := range ps {
-		ps[i] = ps[i].soften(seen)
+	for i, p := range ps {
+		ps[i] = p&^7 | min(p&7, seen)
 	}
 }
 

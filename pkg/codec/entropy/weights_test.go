@@ -12,7 +12,9 @@ func TestLongCalm(t *testing.T) {
 		var c Coder
 		c.StartEncoding(make([]byte, 0, 1<<20))
 		m := NewMixer(64, 64, 4)
-		p, q, w := ProbNew, ProbNew, NewWeights
+		m.Grow()
+		var p, q Prob
+		var w Weights
 		walk := func(b int) {
 			m.Bit(&c, []uint32{1, 2, 3}, 1, b)
 			c.Blend(&w, &p, &q, b)
