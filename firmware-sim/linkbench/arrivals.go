@@ -33,8 +33,8 @@ type arrivals struct {
 	turn    int64         // turns so far
 }
 
-// newArrivals is for the messages of one recording. The seeds are the
-// laboratory's, so that its figures can be held against these.
+// newArrivals is for the messages of one recording. The seeds
+// are fixed, so that figures of different days can be held against each other.
 func newArrivals(format recording.Format, turns bool) *arrivals {
 	seed := map[recording.Format]uint64{recording.CSV: 1, recording.NMEA0183: 2, recording.N2K: 3, recording.JSON: 4}[format]
 	return &arrivals{format: format, turns: turns, chance: rand.New(rand.NewPCG(seed, 7))}

@@ -7,7 +7,7 @@
 // and that a hostile body neither panics nor takes more memory than its limits
 // allow. It is pure: it starts no goroutine of its own, reads no clock and does
 // no I/O. It knows neither streams nor batches: what is around a body is the
-// caller's. docs/protocol.md says every byte.
+// caller's. docs/protocol.md and docs/format/link-codec.md say every byte.
 package codec
 
 import (
