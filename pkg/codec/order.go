@@ -60,11 +60,7 @@ func (s *session) topic(name string) *topic {
 		if s.Flag(&s.newTopic, !known) {
 			found = s.addTopic(name)
 		} else {
-			likeliest := int32(0)
-			if len(guesses) > 0 {
-				likeliest = guesses[0].topic
-			}
-			found = s.topicID(id, likeliest)
+			found = s.topicID(id)
 		}
 		if s.Bad {
 			return nil
@@ -81,10 +77,11 @@ func (s *session) topic(name string) *topic {
 
 // guesses finds what may come next, the likeliest first.
 func (s *session) guesses() []guess {
+	g, n := &s.guess, 0
+	g[0] = guess{}
 	if s.prev < 0 {
 		return nil
 	}
-	g, n := &s.guess, 0
 	for _, f := range s.topics[s.prev].next {
 		id := f.topic()
 		if id < 0 || int(id) >= len(s.topics) || s.topics[id] == nil {
@@ -160,11 +157,11 @@ func (t *topic) follow(id int32, tried []guess) {
 
 // topicID codes the id of a topic that is known, by those of the last two and the
 // one that was guessed first: 5 % of CAN, a tenth of the order of ships' buses.
-func (s *session) topicID(id, guessed int32) int32 {
+func (s *session) topicID(id int32) int32 {
 	s.used += s.turns.Grow()
 	contexts := [4]uint32{
 		entropy.Hash(1, uint32(s.prev)), entropy.Hash(2, uint32(s.prev)<<16|uint32(s.older)),
-		entropy.Hash(3, uint32(guessed)), entropy.Hash(4, 0),
+		entropy.Hash(3, uint32(s.guess[0].topic)), entropy.Hash(4, 0),
 	}
 	x := int(s.turns.Symbol(&s.Coder, contexts[:], nil, 0, 0, entropy.KindValue, idBits(len(s.topics)), uint32(max(id, 0))))
 	if x >= len(s.topics) || s.topics[x] == nil {

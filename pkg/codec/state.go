@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/packetboat/packetboat/pkg/codec/entropy"
@@ -136,80 +135,6 @@ type topic struct {
 
 // links are the topics that were used next to one; -1: the ends.
 type links struct{ newer, older int32 }
-
-// ref is a shape that payloads of a topic take.
-type ref struct {
-	kind     byte
-	template int32    // of shapeTemplate
-	cols     *columns // of shapeTemplate
-	bytes    *octets  // of shapeBytes
-}
-
-const (
-	shapeTemplate = 0
-	shapeBytes    = 1
-	shapeText     = 2 // a long text
-)
-
-// template is a text in which tokens stand for what varies.
-type template struct {
-	text  []byte
-	parts []part // of text
-	kinds []byte // of the tokens that have a column
-	refs  int    // of topics
-	// The numbers of the last message of this shape, whatever its topic: sensors
-	// that are read together share a time stamp. Saves a third of OBD as JSON.
-	last   []int64
-	format []format
-	seen   bool
-}
-
-func (g *template) size() int { return sizeTemplate + 2*len(g.text) + sizePart*len(g.parts) }
-
-// columns hold what varies in payloads of a shape. Templates of a topic whose
-// tokens are of the same kinds share them: a word that changes among the numbers
-// does not make them new. Saves a fifth of rows with a text field.
-type columns struct {
-	refs    int
-	kinds   []byte
-	numbers []column
-	bytes   []octets
-	flags   []flag
-}
-
-type flag struct {
-	p    [8]entropy.Prob
-	hist uint8
-}
-
-func (s *state) newColumns(kinds []byte) *columns {
-	count := func(kind byte) int { return bytes.Count(kinds, []byte{kind}) }
-	cs := &columns{
-		kinds: kinds, numbers: make([]column, count(tokenNumber)), flags: make([]flag, count(tokenFlag)),
-		bytes: make([]octets, count(tokenHex)+count(tokenWord)),
-	}
-	for i := range cs.numbers {
-		cs.numbers[i].changed = s.changed
-		entropy.Soften(cs.numbers[i].changed[:], 3)
-	}
-	for i := range cs.bytes {
-		cs.bytes[i] = s.newOctets()
-	}
-	return cs
-}
-
-// size is what the columns count, and how much of it is dictionaries.
-func (cs *columns) size() (all, values int) {
-	all = sizeColumns + sizeColumn*len(cs.numbers) + sizeFlag*len(cs.flags)
-	for i := range cs.numbers {
-		values += 8 * cap(cs.numbers[i].values)
-		all += sizeModel * entropy.Int(cs.numbers[i].own != nil)
-	}
-	for i := range cs.bytes {
-		all += cs.bytes[i].size()
-	}
-	return all + values, values
-}
 
 // charge counts n bytes for what belongs to t.
 func (s *state) charge(t *topic, n int) { t.size += n; s.used += n }

@@ -136,13 +136,12 @@ func (s *session) difference(col *column, m *model, d int64) int64 {
 
 // remember puts x into the dictionary, and gives up one that does not pay.
 func (s *session) remember(col *column, x int64) {
-	n := len(col.values)
 	i, have := slices.BinarySearch(col.values, x)
 	if have {
 		return
 	}
-	full := n >= maxValues
-	if full || n >= 128 && n&(n-1) == 0 {
+	n := len(col.values)
+	if n >= 128 && (n&(n-1) == 0 || n >= maxValues) {
 		if col.gain < 0 {
 			s.forgetValues(col)
 			col.plain = true
@@ -150,7 +149,7 @@ func (s *session) remember(col *column, x int64) {
 		}
 		col.gain /= 2
 	}
-	if !full {
+	if n < maxValues {
 		s.insert(col, i, x)
 	}
 }
@@ -158,17 +157,15 @@ func (s *session) remember(col *column, x int64) {
 // insert puts x at place i. All dictionaries together take half of the state.
 func (s *session) insert(col *column, i int, x int64) {
 	if n := len(col.values); n == cap(col.values) {
-		room := max(2*n, 8)
-		if s.valueBytes+8*(room-n) > s.limit/2 {
+		more := 8 * max(n, 8)
+		if s.valueBytes+more > s.limit/2 {
 			return
 		}
-		s.valueBytes += 8 * (room - n)
-		s.charge(s.current, 8*(room-n))
-		col.values = append(make([]int64, 0, room), col.values...)
+		s.valueBytes += more
+		s.charge(s.current, more)
+		col.values = room(col.values, n+1)[:n]
 	}
-	col.values = append(col.values, 0)
-	copy(col.values[i+1:], col.values[i:])
-	col.values[i] = x
+	col.values = slices.Insert(col.values, i, x)
 }
 
 func (s *session) forgetValues(col *column) {
