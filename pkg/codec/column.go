@@ -16,7 +16,7 @@ const (
 	predLine         // as far again as the last time: counters, ramps
 	predClock        // with the message's time: time stamps of any unit (11 % of N2K and IoT)
 	predShape        // as in the last message of the same template (a third of OBD as JSON)
-	predRatio        // in proportion to the number before it: one thing in two units (5 to 9 % of NMEA)
+	predRatio        // in proportion to the number before it: one thing in two units (a quarter of NMEA)
 	predCopy         // as a number that was coded lately: a position in several sentences (5 % of NMEA)
 	predictors
 )

@@ -105,7 +105,7 @@ func (s *session) place(col *column, m *model, to, from int, have bool) int {
 
 // unranked codes a value that the column has not had. Where the twin's was new,
 // too, it is expected between the same two neighbours, as far from either as that.
-// 4 % of IoT.
+// 8 % of IoT.
 func (s *session) unranked(col *column, m *model, w *where, foreseen, x int64) int64 {
 	if i := w.origin + int(w.twin.rank); w.twin.change == changeNew && col.alike&7 != 0 && i > 0 && i < len(w.values) {
 		lo, hi := w.values[i-1], w.values[i]
