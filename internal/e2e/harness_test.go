@@ -137,13 +137,20 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if _, given := ports.LoadOrStore(l.Addr().String(), true); !given {
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
+
+// ports are those that freePort gave: the kernel may give one twice.
+var ports sync.Map
 
 // world is a folder, ports, and what runs on them.
 type world struct {
