@@ -17,7 +17,7 @@ func TestSteadyStateAllocates(t *testing.T) {
 			n := k*size + i
 			batches[k] = append(batches[k], stream.Record{Message: stream.Message{
 				Topic: fmt.Sprintf("car/engine/sensor_%d", n%15), QoS: 1, Quality: 1, Time: 1_700_000_000_000_000 + int64(n)*5000,
-				Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.%d}`, 1_700_000_000_000+n*5, 100+n/15%7, n/15%10),
+				Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.%d}`, 1_700_000_000_000+int64(n)*5, 100+n/15%7, n/15%10),
 			}})
 		}
 	}
