@@ -51,7 +51,7 @@ func largeGroup() []commitlog.Entry {
 	recs := make([]stream.Record, 200)
 	for i := range recs {
 		recs[i] = stream.Record{Seq: uint64(i + 1), Message: stream.Message{
-			Topic: fmt.Sprintf("truck/%d", i%7), Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.5}`, 1_700_000_000_000+i*10, i%7*i%13),
+			Topic: fmt.Sprintf("truck/%d", i%7), Payload: fmt.Appendf(nil, `{"ts":%d,"value":%d.5}`, 1_700_000_000_000+int64(i)*10, i%7*i%13),
 			Time: 1_700_000_000_000_000 + int64(i)*10_000, Quality: stream.TimeLocal, QoS: 1,
 		}}
 	}
