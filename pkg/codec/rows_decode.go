@@ -279,6 +279,10 @@ func (d *rowDecoder) readPropertiesOf(p *stream.Properties) error {
 			p.User[i] = stream.Property{Key: string(d.text()), Value: string(d.text())}
 		}
 	}
+	// What is empty has no flag: one record has one form.
+	if kinds == 0 || propertyKinds(p) != kinds {
+		return corrupt("properties that are empty")
+	}
 	return d.take(propertiesSize(p))
 }
 

@@ -206,28 +206,39 @@ func (c *rowColumns) appendBoots(dst []byte, recs []stream.Record, metas []byte)
 }
 
 func appendProperties(dst []byte, p *stream.Properties) []byte {
-	at := len(dst)
-	dst = append(dst, 0)
-	text := func(flag byte, s string) {
-		if s != "" {
-			dst[at] |= flag
-			dst = appendText(dst, s)
+	kinds := propertyKinds(p)
+	dst = append(dst, kinds)
+	for _, x := range [...]struct {
+		kind byte
+		text string
+	}{{propContentType, p.ContentType}, {propResponse, p.ResponseTopic}, {propCorrelation, string(p.CorrelationData)}} {
+		if kinds&x.kind != 0 {
+			dst = appendText(dst, x.text)
 		}
 	}
-	if p.PayloadUTF8 {
-		dst[at] |= propUTF8
-	}
-	text(propContentType, p.ContentType)
-	text(propResponse, p.ResponseTopic)
-	text(propCorrelation, string(p.CorrelationData))
-	if len(p.User) > 0 {
-		dst[at] |= propUser
+	if kinds&propUser != 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(p.User)))
 		for _, u := range p.User {
 			dst = appendText(appendText(dst, u.Key), u.Value)
 		}
 	}
 	return dst
+}
+
+// propertyKinds says which properties there are; 0: none.
+func propertyKinds(p *stream.Properties) (kinds byte) {
+	for _, x := range [...]struct {
+		kind byte
+		set  bool
+	}{
+		{propUTF8, p.PayloadUTF8}, {propContentType, p.ContentType != ""}, {propResponse, p.ResponseTopic != ""},
+		{propCorrelation, len(p.CorrelationData) > 0}, {propUser, len(p.User) > 0},
+	} {
+		if x.set {
+			kinds |= x.kind
+		}
+	}
+	return kinds
 }
 
 func appendText(dst []byte, s string) []byte {
