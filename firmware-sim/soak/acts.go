@@ -59,15 +59,17 @@ const settle = 5 * time.Second
 
 // watched runs behaviours beside each other and nothing else.
 func (s *soak) watched(ctx context.Context, some ...attack) error {
-	before, err := read(ctx, s.world.http)
+	legal := true
+	for _, b := range some {
+		legal = legal && b.legal
+	}
+	before, err := s.still(ctx, legal)
 	if err != nil {
 		return err
 	}
-	legal := true
 	reports := make([]hostile.Report, len(some))
 	var wg sync.WaitGroup
 	for i, b := range some {
-		legal = legal && b.legal
 		wg.Go(func() { reports[i] = b.run(ctx, s.target()) })
 	}
 	wg.Wait()
@@ -95,6 +97,27 @@ func (s *soak) watched(ctx context.Context, some ...attack) error {
 		}
 	}
 	return nil
+}
+
+// still reads the counters when they stand still: what somebody did before may
+// still be on its way into them.
+func (s *soak) still(ctx context.Context, legal bool) (now series, err error) {
+	if now, err = read(ctx, s.world.http); err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(settle); time.Now().Before(end); {
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+		last := now
+		if now, err = read(ctx, s.world.http); err != nil {
+			return nil, err
+		}
+		if moved(last, now, legal).sum() == 0 {
+			break
+		}
+	}
+	return now, nil
 }
 
 // rise waits a moment for the counters to rise and to stand still.
