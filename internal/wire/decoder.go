@@ -193,8 +193,7 @@ func (d *Decoder) readLearned(b *stream.Batch) (err error) {
 	switch {
 	case d.state == 0: // a device costs no memory between its batches
 		learn = once.Get().(*codec.Decoder)
-		defer once.Put(learn)
-		learn.Reset()
+		defer func() { learn.Reset(); once.Put(learn) }() // without the state
 	case learn == nil: // since the reset
 		learn = codec.NewDecoder(d.state)
 		d.learn = learn

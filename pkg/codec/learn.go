@@ -72,7 +72,8 @@ func (e *Encoder) Reset() {
 
 // Append appends the body of recs to dst; seed is what both sides know of the
 // records beside. Seq and Expiry are not encoded. After an error, which wraps
-// ErrInvalid, nothing has changed.
+// ErrInvalid, nothing was appended; the session is as before, or a fresh one
+// (Position tells) where the fault was found too late.
 func (e *Encoder) Append(dst []byte, recs []stream.Record, seed uint32) ([]byte, error) {
 	start := len(dst)
 	dst, err := e.append(dst, recs, seed)
